@@ -1,0 +1,1 @@
+"""The ways to a node: here through a pipe, elsewhere through SSH."""

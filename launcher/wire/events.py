@@ -1,0 +1,352 @@
+"""The vocabulary: every message between a launcher and an agent, one class each.
+
+Commands go from the launcher to the agent and are imperatives (`StartWorkers`); events go from
+the agent to the launcher and are subject then past tense (`WorkerExited`). A class's name in
+snake case is its name on the wire. A field named `data` travels as the frame's raw payload, the
+others in its header. Times are seconds; `clock` is the node's wall clock (``time.time()``).
+
+`VERSION` changes with the vocabulary. The launcher ships the agent that it speaks with, so two
+versions meet only where a launcher attaches to a run that an older one started.
+"""
+
+import json
+import re
+from typing import Any, Dict, List, NamedTuple, Optional, Type, Union
+
+from launcher.wire import codec
+
+VERSION = 1
+
+
+class Hello(NamedTuple):
+    """Opens a conversation, the first as well as each later one."""
+
+    version: int
+    lease_s: float
+
+
+class PrepareRun(NamedTuple):
+    """Asks a node to get ready. `data` is the JSON of a `NodeOrder` (see `launcher.wire.order`)."""
+
+    data: bytes
+
+
+class PutFile(NamedTuple):
+    """A piece of a file of the job's folder that the node lacks."""
+
+    sha256: str
+    offset: int
+    size: int
+    data: bytes = b""
+
+
+class StartWorkers(NamedTuple):
+    """Starts every worker of the node at once; ranks above 0 wait at their import of oneflow."""
+
+    attempt: int
+    ctrl_port: int
+
+
+class OpenGate(NamedTuple):
+    """Rank 0 listens: lets the held ranks go on."""
+
+    attempt: int
+
+
+class StopWorkers(NamedTuple):
+    """TERM to each worker's process group, KILL after the grace."""
+
+    grace_s: float
+
+
+class FollowOutput(NamedTuple):
+    """Says from where on to send. `data`: JSON ``{"<rank>": {"<stream>": offset}}``; absent is 0."""
+
+    data: bytes
+
+
+class FetchFile(NamedTuple):
+    """Asks for the bytes of one published file from an offset on, answered under `request`."""
+
+    request: int
+    checkpoint: str
+    path: str
+    offset: int
+
+
+class BuildRuntime(NamedTuple):
+    """Asks the node to build the OneFlow runtime unless it has a whole one."""
+
+
+class Ping(NamedTuple):
+    """Renews the lease and asks for the time."""
+
+    sent: float
+
+
+class EndRun(NamedTuple):
+    """Nothing more is wanted of this run: the agent clears its directory away and leaves."""
+
+
+class AgentReady(NamedTuple):
+    """The agent stands and has taken the connection."""
+
+    version: int
+    pid: int
+    hostname: str
+    python: str
+    cores: int
+    clock: float
+
+
+class FilesWanted(NamedTuple):
+    """The hashes that the node lacks. `data`: JSON list of sha256 in hex."""
+
+    data: bytes
+
+
+class NodePrepared(NamedTuple):
+    """Everything is in place. `ctrl_port` is 0 except on the first node."""
+
+    tree: str
+    python: str
+    ctrl_port: int
+
+
+class NodeUnusable(NamedTuple):
+    """The node cannot do its part; `problem` is a stable word, the rest is for people."""
+
+    problem: str
+    message: str
+    hint: str
+
+
+class RuntimeProgress(NamedTuple):
+    """The build of the runtime goes on. `done` of `total` in bytes; `total` 0 where unknown."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class RuntimeReady(NamedTuple):
+    """A whole runtime is there. `built` is false where it already was."""
+
+    python: str
+    built: bool
+
+
+class WorkerStarted(NamedTuple):
+    """A worker's process exists."""
+
+    rank: int
+    attempt: int
+    pid: int
+    clock: float
+
+
+class RendezvousListening(NamedTuple):
+    """Rank 0's ctrl_port accepts connections."""
+
+    attempt: int
+    clock: float
+
+
+class WorkerOutput(NamedTuple):
+    """Bytes that a worker wrote, exactly. `stream` is stdout, stderr or report."""
+
+    rank: int
+    stream: str
+    offset: int
+    data: bytes = b""
+
+
+class WorkerExited(NamedTuple):
+    """A worker ended. `exit_code` is None where a signal ended it, `signal` 0 where none did.
+
+    `data`: JSON ``{"<stream>": {"bytes": size, "sha256": hex}}`` of everything it wrote.
+    """
+
+    rank: int
+    attempt: int
+    exit_code: Optional[int]
+    signal: int
+    clock: float
+    data: bytes = b""
+
+
+class WorkersStopped(NamedTuple):
+    """No process of the run lives on the node any more, or `left` of them still do."""
+
+    left: int
+    clock: float
+
+
+class CheckpointPublished(NamedTuple):
+    """A whole checkpoint stands on the node. `data` is its MANIFEST.json."""
+
+    rank: int
+    step: int
+    name: str
+    data: bytes = b""
+
+
+class FileChunk(NamedTuple):
+    """A piece of a fetched file."""
+
+    request: int
+    offset: int
+    data: bytes = b""
+
+
+class FileEnded(NamedTuple):
+    """The last piece has been sent, or `error` says why none can be."""
+
+    request: int
+    size: int
+    error: str
+
+
+class Pong(NamedTuple):
+    """Answers a ping: its `sent`, and the node's clock then."""
+
+    sent: float
+    clock: float
+
+
+class RunEnded(NamedTuple):
+    """The agent has cleared up and leaves; the last message of a run."""
+
+
+Command = Union[
+    Hello,
+    PrepareRun,
+    PutFile,
+    StartWorkers,
+    OpenGate,
+    StopWorkers,
+    FollowOutput,
+    FetchFile,
+    BuildRuntime,
+    Ping,
+    EndRun,
+]
+Event = Union[
+    AgentReady,
+    FilesWanted,
+    NodePrepared,
+    NodeUnusable,
+    RuntimeProgress,
+    RuntimeReady,
+    WorkerStarted,
+    RendezvousListening,
+    WorkerOutput,
+    WorkerExited,
+    WorkersStopped,
+    CheckpointPublished,
+    FileChunk,
+    FileEnded,
+    Pong,
+    RunEnded,
+]
+Message = Union[Command, Event]
+
+_COMMANDS = (
+    Hello, PrepareRun, PutFile, StartWorkers, OpenGate, StopWorkers, FollowOutput, FetchFile,
+    BuildRuntime, Ping, EndRun,
+)  # fmt: skip
+_EVENTS = (
+    AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
+    WorkerStarted, RendezvousListening, WorkerOutput, WorkerExited, WorkersStopped,
+    CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
+)  # fmt: skip
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+KINDS: Dict[str, Type[Any]] = {_snake(cls.__name__): cls for cls in _COMMANDS + _EVENTS}
+_NAMES = {cls: kind for kind, cls in KINDS.items()}
+
+
+def kind_of(message: Message) -> str:
+    """Returns a message's name on the wire.
+
+    >>> kind_of(EndRun())
+    'end_run'
+    """
+    return _NAMES[type(message)]
+
+
+def encode(message: Message) -> bytes:
+    r"""Returns the frame of a message.
+
+    >>> encode(WorkerOutput(rank=3, stream="stdout", offset=0, data=b"hi\n"))
+    b'{"t":"worker_output","rank":3,"stream":"stdout","offset":0,"n":3}\nhi\n'
+    """
+    fields = dict(message._asdict())
+    payload = fields.pop("data", b"")
+    return codec.encode(kind_of(message), fields, payload)
+
+
+def decode(frame: codec.Frame) -> Message:
+    """Returns the message of a frame.
+
+    Raises:
+        codec.WireError: the kind is unknown, or its fields are not the ones that it has.
+    """
+    cls = KINDS.get(frame.kind)
+    if cls is None:
+        raise codec.WireError("unknown message %r" % frame.kind)
+    fields = dict(frame.fields)
+    if "data" in cls._fields:
+        fields["data"] = frame.payload
+    try:
+        message: Message = cls(**fields)
+    except TypeError as error:
+        raise codec.WireError("%s: %s" % (frame.kind, error)) from None
+    _check_types(frame.kind, message)
+    return message
+
+
+def _check_types(kind: str, message: Message) -> None:
+    for name, value in message._asdict().items():
+        if not isinstance(value, _ALLOWED[type(message)][name]) or (
+            isinstance(value, bool) and bool not in _ALLOWED[type(message)][name]
+        ):
+            raise codec.WireError("%s: %s cannot be %r" % (kind, name, value))
+
+
+def _allowed(annotation: Any) -> "tuple[type, ...]":
+    if annotation == Optional[int]:
+        return (int, type(None))
+    return (float, int) if annotation is float else (annotation,)
+
+
+_ALLOWED = {
+    cls: {name: _allowed(kind) for name, kind in cls.__annotations__.items()} for cls in _NAMES
+}
+
+
+def pack_json(value: Any) -> bytes:
+    """Returns a JSON value as payload bytes."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode("utf-8")
+
+
+def unpack_json(data: bytes) -> Any:
+    """Returns the JSON value in payload bytes.
+
+    Raises:
+        codec.WireError: the bytes are no JSON.
+    """
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise codec.WireError("payload is no JSON: %s" % error) from None
+
+
+__all__: List[str] = [cls.__name__ for cls in _COMMANDS + _EVENTS] + [
+    "KINDS", "VERSION", "Command", "Event", "Message", "decode", "encode", "kind_of",
+    "pack_json", "unpack_json",
+]  # fmt: skip
