@@ -54,15 +54,45 @@ class NodeSpec:
     slots: int | None = 1
     python: str = "auto"
     workdir: str | None = None
-    env: Mapping[str, str] = EMPTY
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     ssh: SshSpec | None = None
+
+
+class Extreme(enum.Enum):
+    """Which end of a metric is its best."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+@dataclass(frozen=True)
+class BestPolicy:
+    """Which checkpoint is the best: the one whose reported `metric` is at its `mode`."""
+
+    metric: str
+    mode: Extreme = Extreme.MIN
 
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Which checkpoints are kept here. None keeps all."""
+    """Which checkpoints are kept here. A checkpoint stays where any of the rules keeps it.
+
+    Attributes:
+        keep: the newest so many; None keeps all.
+        keep_every: also each whose step is a multiple of it.
+        keep_best: also the best one.
+    """
 
     keep: int | None = None
+    keep_every: int | None = None
+    keep_best: BestPolicy | None = None
+
+
+@dataclass(frozen=True)
+class LogPolicy:
+    """What a node keeps of a worker's output: at most `max_bytes` a stream, None for all."""
+
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,7 @@ class ClusterSpec:
         data_port: the base of the workers' data ports, or None for any.
         nodes: in manifest order, which is rank order.
         spares: nodes that take part only where another one drops out.
+        collect: patterns of paths in the worker's working directory that come home too.
         source: the file that it came from, "" for none.
     """
 
@@ -82,10 +113,12 @@ class ClusterSpec:
     ctrl_port: int | None = None
     data_port: int | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    env: Mapping[str, str] = EMPTY
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     checkpoints: CheckpointPolicy = CheckpointPolicy()
     spares: tuple[NodeSpec, ...] = ()
     source: str = ""
+    collect: tuple[str, ...] = ()
+    logs: LogPolicy = LogPolicy()
 
 
 @dataclass(frozen=True)

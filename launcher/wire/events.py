@@ -26,7 +26,7 @@ class Hello(NamedTuple):
 
 
 class PrepareRun(NamedTuple):
-    """Asks a node to get ready. `data` is the JSON of a `NodeOrder` (see `launcher.wire.order`)."""
+    """Asks a node to get ready. `data` is a `NodeOrder` (`launcher.wire.order`) as JSON."""
 
     data: bytes
 
@@ -60,7 +60,7 @@ class StopWorkers(NamedTuple):
 
 
 class FollowOutput(NamedTuple):
-    """Says from where on to send. `data`: JSON ``{"<rank>": {"<stream>": offset}}``; absent is 0."""
+    """Says from where on to send. `data`: JSON ``{"<rank>": {"<stream>": offset}}``, absent: 0."""
 
     data: bytes
 
@@ -162,17 +162,22 @@ class WorkerOutput(NamedTuple):
 
 
 class WorkerExited(NamedTuple):
-    """A worker ended. `exit_code` is None where a signal ended it, `signal` 0 where none did.
-
-    `data`: JSON ``{"<stream>": {"bytes": size, "sha256": hex}}`` of everything it wrote.
-    """
+    """A worker ended. `exit_code` is None where a signal ended it, `signal` 0 where none did."""
 
     rank: int
     attempt: int
     exit_code: Optional[int]
     signal: int
     clock: float
-    data: bytes = b""
+
+
+class OutputEnded(NamedTuple):
+    """Nothing more will come of this stream: its whole size and the sha256 of all its bytes."""
+
+    rank: int
+    stream: str
+    size: int
+    sha256: str
 
 
 class WorkersStopped(NamedTuple):
@@ -242,6 +247,7 @@ Event = Union[
     RendezvousListening,
     WorkerOutput,
     WorkerExited,
+    OutputEnded,
     WorkersStopped,
     CheckpointPublished,
     FileChunk,
@@ -257,16 +263,17 @@ _COMMANDS = (
 )  # fmt: skip
 _EVENTS = (
     AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
-    WorkerStarted, RendezvousListening, WorkerOutput, WorkerExited, WorkersStopped,
-    CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
+    WorkerStarted, RendezvousListening, WorkerOutput, WorkerExited, OutputEnded,
+    WorkersStopped, CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
 )  # fmt: skip
 
 
-def _snake(name: str) -> str:
+def snake_case(name: str) -> str:
+    """Returns a class name as it stands on the wire and in events.jsonl."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-KINDS: Dict[str, Type[Any]] = {_snake(cls.__name__): cls for cls in _COMMANDS + _EVENTS}
+KINDS: Dict[str, Type[Any]] = {snake_case(cls.__name__): cls for cls in _COMMANDS + _EVENTS}
 _NAMES = {cls: kind for kind, cls in KINDS.items()}
 
 

@@ -1,0 +1,187 @@
+"""The first code of a worker: makes OneFlow behave, then runs the job as python would.
+
+Run by the runtime's interpreter as ``python bootstrap.py script PATH ARGS…`` or
+``… module NAME ARGS…`` with the working directory at the job's place and FLOWLAUNCH_ROOT at the
+top of the shipped folder.
+
+What OneFlow 0.9.0 needs help with:
+
+- ``import oneflow`` is the rendezvous. A rank that comes before rank 0 listens sleeps for 10 s,
+  so ranks above 0 wait here, at the import, until the agent closes the gate's pipe.
+- Nodes with different numbers of workers hang for ever unless node_size is set, which no
+  environment variable does: the function that fills the settings in is wrapped.
+- After an exception or sys.exit(n) on one rank, every rank hangs in the exit barrier: the
+  traceback is printed and the process ends at once, without it.
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import runpy
+import sys
+import time
+import traceback
+
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+_ENV_MODULE = "oneflow.framework.env_util"
+
+
+def _die_with_agent():
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+
+
+def report(kind, **fields):
+    """Appends one line for the agent and the launcher; silent where nobody listens."""
+    path = os.environ.get("FLOWLAUNCH_REPORT")
+    if not path:
+        return
+    line = json.dumps(dict(fields, kind=kind, time=time.time())) + "\n"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, line.encode("utf-8", "replace"))
+    finally:
+        os.close(fd)
+
+
+class OneFlowFinder(importlib.abc.MetaPathFinder):
+    """Sees the import of oneflow begin and end, and mends its settings in between."""
+
+    def __init__(self, rank, gate_fd):
+        self._rank = rank
+        self._gate_fd = gate_fd
+
+    def find_spec(self, name, path=None, target=None):
+        """Wraps the loaders of two modules; leaves all others to the ordinary finders."""
+        if name == "oneflow":
+            return self._watched(name, path, self._before_import, self._after_import)
+        if name == _ENV_MODULE:
+            return self._watched(name, path, None, _mend_settings)
+        return None
+
+    def _watched(self, name, path, before, after):
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            if before is not None:
+                before()
+            execute(module)
+            after(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+    def _before_import(self):
+        report("importing")
+        if self._rank > 0:
+            # Ends when the agent closes the other end: opened for all, or the agent gone.
+            os.read(self._gate_fd, 1)
+
+    def _after_import(self, module):
+        report("joined")
+
+
+def _mend_settings(module):
+    fill_in = module._UpdateDefaultEnvProtoByMultiClientEnvVars
+
+    def filled_in(proto):
+        fill_in(proto)
+        bootstrap = proto.ctrl_bootstrap_conf
+        number = {key: int(os.environ.get(key) or 0) for key in _NUMBERS}
+        if number["FLOWLAUNCH_NODE_SIZE"]:
+            bootstrap.node_size = number["FLOWLAUNCH_NODE_SIZE"]
+        if number["FLOWLAUNCH_DATA_PORT"]:
+            proto.data_port = number["FLOWLAUNCH_DATA_PORT"]
+        if number["FLOWLAUNCH_CONTROL_PORT"]:
+            bootstrap.ctrl_port = number["FLOWLAUNCH_CONTROL_PORT"]
+        if os.environ.get("FLOWLAUNCH_ADDR"):
+            bootstrap.host = os.environ["FLOWLAUNCH_ADDR"]
+
+    module._UpdateDefaultEnvProtoByMultiClientEnvVars = filled_in
+
+
+_NUMBERS = ("FLOWLAUNCH_NODE_SIZE", "FLOWLAUNCH_DATA_PORT", "FLOWLAUNCH_CONTROL_PORT")
+
+
+def _run(kind, target, arguments):
+    root = os.environ["FLOWLAUNCH_ROOT"]
+    shipped = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    sys.argv = [target] + arguments
+    if kind == "script":
+        path = os.path.join(root, target)
+        sys.argv[0] = path
+        # As `python PATH` would, and the folder's top, so that its packages are found too. The
+        # shipped `launcher` comes behind the job's own modules and before installed ones.
+        sys.path[0:1] = [os.path.dirname(path), root, shipped]
+        _take_on_legacy_api()
+        runpy.run_path(path, run_name="__main__")
+    else:
+        sys.path[0:1] = [os.getcwd(), root, shipped]
+        _take_on_legacy_api()
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+
+
+def _take_on_legacy_api():
+    placement = os.environ.get("FLOWLAUNCH_LEGACY_PLACEMENT")
+    if placement:
+        from launcher import legacy
+
+        legacy.install(placement)
+
+
+def _own_frames(trace):
+    """Skips the frames of this file and of runpy, which would only hide the job's own."""
+    skipped = (os.path.abspath(__file__), runpy.__file__)
+    while trace is not None and trace.tb_next is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if os.path.abspath(name) not in skipped and not name.startswith("<frozen runpy"):
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _leave(code):
+    """Ends the process now where OneFlow's exit barrier would wait for ranks that never come."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    if code and "oneflow" in sys.modules:
+        os._exit(code)
+    sys.exit(code)
+
+
+def _exit_code(error):
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    sys.stderr.write("%s\n" % (error.code,))
+    return 1
+
+
+def main():
+    """Runs the job and ends with its exit code."""
+    _die_with_agent()
+    sys.stdout.reconfigure(line_buffering=True)
+    gate = int(os.environ.pop("FLOWLAUNCH_GATE", "-1"))
+    sys.meta_path.insert(0, OneFlowFinder(int(os.environ.get("RANK", "0")), gate))
+    kind, target, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
+    try:
+        _run(kind, target, arguments)
+    except SystemExit as error:
+        _leave(_exit_code(error))
+    except BaseException as error:
+        error.__traceback__ = _own_frames(error.__traceback__)
+        traceback.print_exception(type(error), error, error.__traceback__)
+        report("exception", type=type(error).__name__, message=str(error)[:2000])
+        _leave(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+if __name__ == "__main__":
+    main()

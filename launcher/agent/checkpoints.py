@@ -1,0 +1,112 @@
+"""Published checkpoints of a node: announced with their manifest, served file by file."""
+
+import json
+import os
+from typing import BinaryIO, Dict, List, Optional, Tuple
+
+from launcher.wire.codec import MAX_PAYLOAD_BYTES
+
+MANIFEST = "MANIFEST.json"
+
+
+class Serving:
+    """One file on its way to the launcher."""
+
+    def __init__(self, request: int, file: BinaryIO, offset: int) -> None:
+        self.request = request
+        self.offset = offset
+        self._file = file
+        file.seek(offset)
+
+    def read(self, size: int) -> Tuple[int, bytes]:
+        """Returns the next piece and its offset; b"" at the end."""
+        data = self._file.read(size)
+        at = self.offset
+        self.offset += len(data)
+        return at, data
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+class CheckpointShelf:
+    """The directory that workers publish into, and the files of it that are being sent."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._serving: Dict[int, Serving] = {}
+
+    def manifest(self, name: str) -> bytes:
+        """Returns the MANIFEST.json of a published checkpoint.
+
+        Raises:
+            OSError: there is none, or it is larger than a message may be.
+        """
+        with open(os.path.join(self._directory, _plain(name), MANIFEST), "rb") as file:
+            data = file.read(MAX_PAYLOAD_BYTES + 1)
+        if len(data) > MAX_PAYLOAD_BYTES:
+            raise OSError("the manifest of %s is too large" % name)
+        return data
+
+    def published(self) -> List[Tuple[str, int]]:
+        """Returns names and steps of what is published, oldest first."""
+        found = []
+        for name in os.listdir(self._directory):
+            if name.startswith("step-") and name[5:].isdigit():
+                found.append((int(name[5:]), name))
+        return [(name, step) for step, name in sorted(found)]
+
+    def serve(self, request: int, checkpoint: str, path: str, offset: int) -> Optional[str]:
+        """Begins to send a file; returns why it cannot be sent, or None."""
+        try:
+            whole = self._inside(checkpoint, path)
+            self._serving[request] = Serving(request, open(whole, "rb"), offset)
+        except OSError as error:
+            return "%s/%s: %s" % (checkpoint, path, error.strerror or error)
+        return None
+
+    def _inside(self, checkpoint: str, path: str) -> str:
+        top = os.path.join(self._directory, _plain(checkpoint))
+        whole = os.path.realpath(os.path.join(top, path))
+        if not whole.startswith(os.path.realpath(top) + os.sep):
+            raise OSError("leads out of the checkpoint")
+        return whole
+
+    def next_piece(self, size: int) -> Optional[Tuple[Serving, int, bytes]]:
+        """Returns the next piece of some file that is being sent, or None where none is.
+
+        A file whose piece is empty has ended; it is not served any more.
+        """
+        for request, serving in list(self._serving.items()):
+            offset, data = serving.read(size)
+            if not data:
+                serving.close()
+                del self._serving[request]
+            return serving, offset, data
+        return None
+
+    def forget_all(self) -> None:
+        """Sends nothing more: whoever asked is gone."""
+        for serving in self._serving.values():
+            serving.close()
+        self._serving.clear()
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or name.startswith("."):
+        raise OSError("no name of a checkpoint: %r" % name)
+    return name
+
+
+def published_in(line: bytes) -> Optional[Tuple[int, str]]:
+    """Returns step and name if a worker's report line announces a checkpoint."""
+    if b'"checkpoint"' not in line:
+        return None
+    try:
+        fields = json.loads(line.decode("utf-8"))
+        if fields["kind"] == "checkpoint":
+            return int(fields["step"]), str(fields["name"])
+    except (ValueError, KeyError, TypeError):
+        pass  # a torn or foreign line announces nothing
+    return None

@@ -1,0 +1,84 @@
+"""A worker's output: files that it writes by itself and that the agent reads behind it.
+
+The agent is not in the worker's way: a slow launcher never blocks a training step, and what was
+written survives the agent.
+"""
+
+import hashlib
+import os
+from typing import Tuple
+
+STDOUT, STDERR, REPORT = STREAMS = ("stdout", "stderr", "report")
+
+
+class Stream:
+    """One growing file, sent from an offset on, with a hash over all of it."""
+
+    def __init__(self, path: str, chunk_bytes: int) -> None:
+        self.path = path
+        self.offset = 0
+        self._chunk_bytes = chunk_bytes
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def read(self) -> bytes:
+        """Returns the next bytes that nobody was sent yet, b"" where there are none."""
+        data = os.pread(self._fd, self._chunk_bytes, self.offset)
+        self._take_into_hash(data)
+        self.offset += len(data)
+        return data
+
+    def _take_into_hash(self, data: bytes) -> None:
+        # After a re-attach the offset may lie behind what is hashed already.
+        fresh = data[max(0, self._hashed - self.offset) :]
+        if fresh and self.offset <= self._hashed:
+            self._hash.update(fresh)
+            self._hashed += len(fresh)
+
+    def seek(self, offset: int) -> None:
+        """Sends from this offset on from now on."""
+        self.offset = min(offset, self.size())
+
+    def size(self) -> int:
+        """Returns how many bytes the worker has written so far."""
+        return os.fstat(self._fd).st_size
+
+    def is_drained(self) -> bool:
+        """Says whether all that is written was read."""
+        return self.offset >= self.size()
+
+    def digest(self) -> Tuple[int, str]:
+        """Returns the size and the sha256, in hex, of all that is written."""
+        while True:
+            data = os.pread(self._fd, self._chunk_bytes, self._hashed)
+            if not data:
+                return self._hashed, self._hash.hexdigest()
+            self._hash.update(data)
+            self._hashed += len(data)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self._fd)
+
+
+class LineReader:
+    """Reads whole lines of a growing file, each once."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._offset = 0
+        self._rest = b""
+
+    def read_lines(self) -> "list[bytes]":
+        """Returns the lines that were completed since the last call."""
+        data = os.pread(self._fd, 1024 * 1024, self._offset)
+        if not data:
+            return []
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return lines
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self._fd)

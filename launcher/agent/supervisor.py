@@ -1,0 +1,335 @@
+"""The agent's one loop: a launcher's commands, the workers' output, their ends, the clock.
+
+Nothing in here blocks: the link's descriptors and the timer are waited for together, and files
+are only read where the launcher has taken what was read before.
+"""
+
+import os
+import platform
+import queue
+import selectors
+import signal
+import socket
+import time
+from typing import Any, Callable, Dict, Optional
+
+from launcher.agent import checkpoints, ports, prepare, workers
+from launcher.agent.conversation import Conversation
+from launcher.agent.files import FileStore
+from launcher.agent.link import CHUNK_BYTES, Link
+from launcher.agent.output import Output
+from launcher.wire import codec, events, order
+
+# Output is joined for as long as this before it is sent.
+TICK_S = 0.03
+# While rank 0 is about to listen, every moment counts: all other ranks wait for it.
+RENDEZVOUS_TICK_S = 0.01
+# What workers left behind, and workers whose launcher is gone, get to end by themselves.
+LEFTOVER_GRACE_S = 5.0
+AGENT_SOCKET = "agent.sock"
+
+
+class Supervisor:
+    """One run on one node, from the first command until the launcher wants no more of it."""
+
+    def __init__(self, run_dir: str, store_dir: str, listener: socket.socket) -> None:
+        """Takes over a run's directory.
+
+        Args:
+            run_dir: where the run keeps everything on this node.
+            store_dir: where files are kept by their hash.
+            listener: where later launchers bring their descriptors.
+        """
+        self._run_dir = run_dir
+        self._files = FileStore(store_dir)
+        self._selector = selectors.DefaultSelector()
+        self._launcher = Conversation(self._selector, listener, self._obey)
+        self._shelf = checkpoints.CheckpointShelf(self._path("checkpoints"))
+        self._from_threads: "queue.Queue[events.Event]" = queue.Queue()
+        self._order: Optional[order.NodeOrder] = None
+        self._wanted: "set[str]" = set()
+        self._build: Optional[prepare.RuntimeBuild] = None
+        self._tree = ""
+        self._python = ""
+        self._workers: Optional[workers.WorkerSet] = None
+        self._output: Optional[Output] = None
+        self._attempt = 0
+        self._watched_port = 0
+        self._is_importing = False
+        self._kill_at: Optional[float] = None
+        self._ends_sent = False
+        self._lease_s = 60.0
+        self._end_wanted = False
+
+    def _path(self, *names: str) -> str:
+        return os.path.join(self._run_dir, *names)
+
+    def run(self, first: Link) -> bool:
+        """Serves until the run is over; returns whether its directory may go."""
+        self._watch_children()
+        self._launcher.take(first)
+        while not self._is_over():
+            for key, mask in self._selector.select(self._pause()):
+                key.data(mask)
+            self._tick()
+        if self._build is not None:
+            self._build.cancel()
+        if self._end_wanted:
+            self._launcher.emit(events.RunEnded())
+        self._launcher.close()
+        return self._end_wanted
+
+    def _watch_children(self) -> None:
+        read_end, write_end = os.pipe()
+        for fd in (read_end, write_end):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._selector.register(
+            read_end, selectors.EVENT_READ, lambda mask: os.read(read_end, 4096)
+        )
+
+    def _pause(self) -> float:
+        return RENDEZVOUS_TICK_S if self._awaits_rendezvous else TICK_S
+
+    @property
+    def _awaits_rendezvous(self) -> bool:
+        """Whether rank 0 is here and its port may listen at any moment."""
+        return self._watched_port > 0 and self._is_importing
+
+    @property
+    def _is_working(self) -> bool:
+        """Whether something of the run may still live here."""
+        return self._workers is not None and not self._workers.is_settled
+
+    def _is_over(self) -> bool:
+        if self._is_working:
+            return False
+        return self._end_wanted or self._is_lease_over()
+
+    # Commands
+
+    def _obey(self, command: events.Message) -> None:
+        obey: Optional[Callable[[Any, Any], None]] = _HANDLERS.get(type(command))
+        if obey is None:
+            raise codec.WireError("not for an agent: %s" % events.kind_of(command))
+        try:
+            obey(self, command)
+        except prepare.Unusable as problem:
+            self._launcher.emit(problem.event)
+        except OSError as error:
+            self._launcher.emit(prepare.disk_problem(error).event)
+
+    def _on_hello(self, hello: events.Hello) -> None:
+        self._lease_s = hello.lease_s
+        # What an earlier launcher had asked for is of no use to this one.
+        self._shelf.forget_all()
+        self._launcher.emit(
+            events.AgentReady(
+                version=events.VERSION,
+                pid=os.getpid(),
+                hostname=socket.gethostname(),
+                python=platform.python_version(),
+                cores=os.cpu_count() or 1,
+                clock=time.time(),
+            )
+        )
+
+    def _on_prepare(self, command: events.PrepareRun) -> None:
+        self._order = order.unpack(command.data)
+        prepare.require_space(self._run_dir, self._order)
+        missing = self._files.missing(self._order.files)
+        self._wanted = set(missing)
+        self._launcher.emit(events.FilesWanted(events.pack_json(missing)))
+        if not self._wanted:
+            self._on_files_complete(self._order)
+
+    def _on_put_file(self, piece: events.PutFile) -> None:
+        assert self._order is not None
+        if self._files.put(piece.sha256, piece.offset, piece.size, piece.data):
+            self._wanted.discard(piece.sha256)
+            if not self._wanted:
+                self._on_files_complete(self._order)
+
+    def _on_files_complete(self, ordered: order.NodeOrder) -> None:
+        self._tree = prepare.require_tree(self._files, ordered, self._path("work"))
+        python = prepare.find_python(ordered)
+        if python is None:
+            self._build = prepare.RuntimeBuild(self._from_threads.put)
+        else:
+            self._on_python(ordered, python)
+
+    def _on_python(self, ordered: order.NodeOrder, python: str) -> None:
+        self._python = python
+        port = prepare.require_port(ordered)
+        self._launcher.emit(events.NodePrepared(tree=self._tree, python=python, ctrl_port=port))
+
+    def _on_build_runtime(self, command: events.BuildRuntime) -> None:
+        self._build = prepare.RuntimeBuild(self._from_threads.put)
+
+    def _on_start(self, command: events.StartWorkers) -> None:
+        assert self._order is not None
+        self._attempt, self._kill_at, self._ends_sent = command.attempt, None, False
+        current = workers.WorkerSet(
+            self._python, self._path("work", self._order.workdir), self._path("logs")
+        )
+        if self._output is None:
+            ranks = [worker.rank for worker in self._order.workers]
+            self._output = Output(current.log_path, ranks)
+        self._workers = current
+        for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
+            self._launcher.emit(events.WorkerStarted(rank, command.attempt, pid, time.time()))
+        self._watched_port = command.ctrl_port if self._order.hosts_rendezvous else 0
+        self._is_importing = False
+
+    def _node_env(self, command: events.StartWorkers) -> Dict[str, str]:
+        return {
+            "MASTER_PORT": str(command.ctrl_port),
+            "FLOWLAUNCH_ATTEMPT": str(command.attempt),
+            "FLOWLAUNCH_CHECKPOINT_DIR": self._path("checkpoints"),
+            "FLOWLAUNCH_ROOT": self._path("work"),
+        }
+
+    def _on_open_gate(self, command: events.OpenGate) -> None:
+        if self._workers is not None and command.attempt == self._attempt:
+            self._workers.open_gate()
+
+    def _on_stop(self, command: events.StopWorkers) -> None:
+        if self._build is not None:
+            self._build.cancel()
+            self._build = None
+        if self._is_working:
+            self._begin_stop(command.grace_s)
+        else:
+            self._launcher.emit(events.WorkersStopped(left=0, clock=time.time()))
+
+    def _begin_stop(self, grace_s: float) -> None:
+        assert self._workers is not None
+        kill_at = time.monotonic() + grace_s
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        self._workers.terminate()
+
+    def _on_follow(self, command: events.FollowOutput) -> None:
+        if self._output is not None:
+            self._output.seek(events.unpack_json(command.data))
+            self._ends_sent = False
+
+    def _on_fetch(self, command: events.FetchFile) -> None:
+        error = self._shelf.serve(command.request, command.checkpoint, command.path, command.offset)
+        if error is not None:
+            self._launcher.emit(events.FileEnded(command.request, 0, error))
+
+    def _on_ping(self, command: events.Ping) -> None:
+        self._launcher.emit(events.Pong(command.sent, time.time()))
+
+    def _on_end_run(self, command: events.EndRun) -> None:
+        self._end_wanted = True
+        if self._is_working:
+            self._begin_stop(LEFTOVER_GRACE_S)
+
+    # What happens by itself
+
+    def _tick(self) -> None:
+        self._tick_build()
+        if self._workers is not None and self._output is not None:
+            self._tick_workers(self._workers)
+            self._tick_output(self._output)
+        self._send_files()
+        self._launcher.flush()
+        if self._is_working and self._kill_at is None and self._is_lease_over():
+            self._begin_stop(LEFTOVER_GRACE_S)
+
+    def _tick_build(self) -> None:
+        while not self._from_threads.empty():
+            self._launcher.emit(self._from_threads.get())
+        build = self._build
+        if build is None or not build.is_done:
+            return
+        self._build = None
+        if build.problem is not None:
+            self._launcher.emit(build.problem.event)
+            return
+        assert build.python is not None
+        self._launcher.emit(events.RuntimeReady(build.python, built=True))
+        if self._order is not None:
+            self._on_python(self._order, build.python)
+
+    def _tick_workers(self, current: workers.WorkerSet) -> None:
+        if current.is_settled:
+            return
+        for rank, exit_code, number in current.reap():
+            self._launcher.emit(
+                events.WorkerExited(rank, self._attempt, exit_code, number, time.time())
+            )
+        if self._awaits_rendezvous and ports.is_listening(self._watched_port):
+            self._watched_port = 0
+            current.open_gate()
+            self._launcher.emit(events.RendezvousListening(self._attempt, time.time()))
+        if not current.running or self._kill_at is not None:
+            self._settle(current)
+
+    def _settle(self, current: workers.WorkerSet) -> None:
+        """Sees to it that nothing is left once the workers have ended, or must end."""
+        if current.has_processes():
+            if self._kill_at is None:
+                self._begin_stop(LEFTOVER_GRACE_S)
+            elif time.monotonic() >= self._kill_at:
+                current.kill()
+            return
+        current.settle()
+        self._watched_port = 0
+        self._launcher.emit(events.WorkersStopped(left=0, clock=time.time()))
+
+    def _tick_output(self, output: Output) -> None:
+        for rank, line in output.report_lines():
+            announced = checkpoints.published_in(line)
+            if announced is not None:
+                self._announce(rank, *announced)
+            elif rank == 0 and b'"importing"' in line:
+                self._is_importing = True
+        output.send(self._launcher)
+        ended = not self._is_working and not self._ends_sent
+        if ended and self._launcher.is_open and output.is_drained():
+            self._ends_sent = True
+            for end in output.ends():
+                self._launcher.emit(end)
+
+    def _announce(self, rank: int, step: int, name: str) -> None:
+        try:
+            manifest = self._shelf.manifest(name)
+        except OSError as error:
+            manifest = events.pack_json({"error": str(error)})
+        self._launcher.emit(events.CheckpointPublished(rank, step, name, manifest))
+
+    def _send_files(self) -> None:
+        while self._launcher.has_room:
+            piece = self._shelf.next_piece(CHUNK_BYTES)
+            if piece is None:
+                return
+            serving, offset, data = piece
+            if data:
+                self._launcher.emit(events.FileChunk(serving.request, offset, data))
+            else:
+                self._launcher.emit(events.FileEnded(serving.request, offset, ""))
+            self._launcher.flush()
+
+    def _is_lease_over(self) -> bool:
+        """Whether the launcher is gone for too long, in a run that needs one."""
+        if self._order is not None and self._order.detached:
+            return False
+        return time.monotonic() - self._launcher.heard_at >= self._lease_s
+
+
+_HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
+    events.Hello: Supervisor._on_hello,
+    events.PrepareRun: Supervisor._on_prepare,
+    events.PutFile: Supervisor._on_put_file,
+    events.BuildRuntime: Supervisor._on_build_runtime,
+    events.StartWorkers: Supervisor._on_start,
+    events.OpenGate: Supervisor._on_open_gate,
+    events.StopWorkers: Supervisor._on_stop,
+    events.FollowOutput: Supervisor._on_follow,
+    events.FetchFile: Supervisor._on_fetch,
+    events.Ping: Supervisor._on_ping,
+    events.EndRun: Supervisor._on_end_run,
+}

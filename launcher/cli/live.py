@@ -1,0 +1,154 @@
+"""The view of a run on a terminal: lines above, a panel below that says how it stands."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from launcher.cli import summary
+from launcher.cli.lines import LineAssembler
+from launcher.collect.checkpoints import Stored
+from launcher.collect.reports import Metrics
+from launcher.core.state import NodePhase, RunPhase, RunState, WorkerPhase
+from launcher.wire import events
+
+COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
+REFRESH_S = 0.1
+# Nodes are shown one by one up to this many; more are counted by how they stand.
+MAX_NODE_ROWS = 8
+# More lines than this between two refreshes nobody reads; the files have them all.
+MAX_LINES = 400
+
+
+class LiveView:
+    """Shows nodes, workers, step, loss, images/s and the time; the workers' lines run above."""
+
+    def __init__(self, nodes: dict[int, str], console: Console) -> None:
+        width = summary.nodes_of(nodes)
+        self._prefixes = {
+            rank: (f"{f'{node}:{rank}':<{width}} | ", COLOURS[rank % len(COLOURS)])
+            for rank, node in nodes.items()
+        }
+        self._console = console
+        self._started = time.monotonic()
+        self._refreshed = 0.0
+        self._state: RunState | None = None
+        self._metrics: Metrics | None = None
+        self._building: dict[str, events.RuntimeProgress] = {}
+        self._lines: dict[tuple[int, str], LineAssembler] = {}
+        self._waiting: list[Text] = []
+        self._skipped = 0
+        self._live = Live(
+            console=console, auto_refresh=False, transient=True, vertical_overflow="crop"
+        )
+        self._live.start()
+
+    def on_state(self, state: RunState) -> None:
+        """Remembers how the run stands."""
+        self._state = state
+
+    def on_output(self, rank: int, stream: str, data: bytes) -> None:
+        """Takes a worker's bytes; whole lines are shown at the next refresh."""
+        lines = self._lines.setdefault((rank, stream), LineAssembler())
+        self._take_lines(rank, stream, lines.feed(data))
+
+    def _take_lines(self, rank: int, stream: str, lines: object) -> None:
+        prefix, colour = self._prefixes[rank]
+        for line in lines:  # type: ignore[attr-defined]
+            if len(self._waiting) >= MAX_LINES:
+                self._skipped += 1
+                continue
+            style = "red" if stream == "stderr" else ""
+            self._waiting.append(Text.assemble((prefix, colour), (line, style)))
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        """Remembers rank 0's newest report."""
+        if metrics.rank == 0:
+            self._metrics = metrics
+
+    def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
+        """Remembers how a node's runtime gets on."""
+        self._building[node] = progress
+
+    def on_checkpoint(self, stored: Stored) -> None:
+        """Says that a checkpoint is here."""
+        words = f"checkpoint of step {stored.step} is here, {summary.size(stored.bytes)}"
+        self._waiting.append(Text(words, "bold"))
+
+    def on_problem(self, problem: str) -> None:
+        """Says what went wrong."""
+        self._waiting.append(Text(problem, "bold red"))
+
+    def on_tick(self) -> None:
+        """Draws anew, some times a second."""
+        now = time.monotonic()
+        if now - self._refreshed >= REFRESH_S:
+            self._refreshed = now
+            self._print_lines()
+            self._live.update(self._panel(), refresh=True)
+
+    def _print_lines(self) -> None:
+        if self._skipped:
+            words = f"… {self._skipped} more lines, all of them in the run's logs"
+            self._waiting.append(Text(words, "dim"))
+            self._skipped = 0
+        if self._waiting:
+            self._console.print(Text("\n").join(self._waiting), soft_wrap=True)
+            self._waiting = []
+
+    def _panel(self) -> Group:
+        state = self._state
+        if state is None:
+            return Group(Text("connecting"))
+        return Group(self._headline(state), self._nodes(state), self._progress())
+
+    def _headline(self, state: RunState) -> Text:
+        elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._started))
+        return Text.assemble(
+            (f"{state.phase.value} ", "bold"), summary.standing(state), f"  {elapsed}"
+        )
+
+    def _nodes(self, state: RunState) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        if len(state.nodes) > MAX_NODE_ROWS:
+            counts: dict[NodePhase, int] = {}
+            for node in state.nodes.values():
+                counts[node.phase] = counts.get(node.phase, 0) + 1
+            table.add_row(", ".join(f"{count} {phase.value}" for phase, count in counts.items()))
+            return table
+        for name, node in state.nodes.items():
+            workers = [worker for worker in state.workers.values() if worker.node == name]
+            table.add_row(name, node.phase.value, self._doing(state, name, workers))
+        return table
+
+    def _doing(self, state: RunState, name: str, workers: list[object]) -> Text:
+        if state.nodes[name].problem:
+            return Text(state.nodes[name].problem, "red")
+        building = self._building.get(name)
+        if building is not None and state.phase is RunPhase.PREPARING:
+            done = f" {summary.size(building.done)}" if building.done else ""
+            total = f" of {summary.size(building.total)}" if building.total else ""
+            return Text(f"building the OneFlow runtime: {building.stage}{done}{total}")
+        marks = {WorkerPhase.JOINED: "●", WorkerPhase.EXITED: "✓", WorkerPhase.WAITING: "·"}
+        return Text("".join(marks.get(worker.phase, "○") for worker in workers))  # type: ignore[attr-defined]
+
+    def _progress(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        metrics = self._metrics
+        if metrics is None:
+            return table
+        bar = ProgressBar(total=metrics.total or None, completed=metrics.step or 0, width=30)
+        table.add_row(bar, summary.progress(metrics))
+        return table
+
+    def close(self) -> None:
+        """Shows what came without a line's end and leaves the terminal as it was."""
+        for (rank, stream), lines in self._lines.items():
+            self._take_lines(rank, stream, lines.rest())
+        self._print_lines()
+        self._live.stop()

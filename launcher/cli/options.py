@@ -1,0 +1,150 @@
+"""What `run` and `plan` are told in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from launcher.core.model import ClusterSpec
+    from launcher.run.bringup import Transports
+    from launcher.run.planning import Wish
+
+DEFAULT_MANIFEST = "cluster.yaml"
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+cluster_option = click.option(
+    "-c",
+    "--cluster",
+    metavar="FILE",
+    help="The manifest (./cluster.yaml; without one, this machine alone).",
+)
+nodes_option = click.option(
+    "--nodes", metavar="SET", help="Only these nodes: 'gpu[01-04]', '@group', 'a,b'."
+)
+
+_JOB_OPTIONS = (
+    click.argument("job", required=False),
+    click.argument("job_args", nargs=-1, type=click.UNPROCESSED),
+    click.option("-m", "--module", metavar="MODULE", help="Run a module, as `python -m` does."),
+    cluster_option,
+    nodes_option,
+    click.option(
+        "--nproc-per-node",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Workers on each node (the node's slots).",
+    ),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="K=V",
+        help="Set K for the workers (repeatable); its value is never shown or logged.",
+    ),
+    click.option("--legacy-api", is_flag=True, help="JOB is written for OneFlow's old API."),
+    click.option(
+        "--placement",
+        type=click.Choice(["script", "all"]),
+        default="script",
+        help="With --legacy-api: 'all' spreads what JOB pins to one device.",
+    ),
+    click.option("--dry-run", is_flag=True, help="A few steps on this machine alone, one worker."),
+)
+
+
+def job_options(function: _F) -> _F:
+    """Adds the options of a command that takes a job."""
+    for option in reversed(_JOB_OPTIONS):
+        function = option(function)
+    return function
+
+
+def wish_of(
+    job: str | None,
+    job_args: tuple[str, ...],
+    module: str | None,
+    nproc_per_node: int | None,
+    env: tuple[str, ...],
+    legacy_api: bool,
+    placement: str,
+    dry_run: bool,
+) -> Wish:
+    """Returns what the command line asks for.
+
+    Raises:
+        click.UsageError: there is no job, or there are two.
+        UsageError: an --env is malformed.
+    """
+    from launcher.run.planning import Wish, parse_env
+
+    if module is not None:
+        # With -m there is no JOB: what click took for it is the first of the job's arguments.
+        job_args = (job, *job_args) if job is not None else job_args
+    elif job is None:
+        raise click.UsageError("name the JOB to run: a .py file, or -m MODULE")
+    if placement != "script" and not legacy_api:
+        raise click.UsageError("--placement is for --legacy-api only")
+    return Wish(
+        target=module or job or "",
+        is_module=module is not None,
+        args=job_args,
+        nproc_per_node=nproc_per_node,
+        env=parse_env(env),
+        dry_run=dry_run,
+        legacy_placement=placement if legacy_api else "",
+    )
+
+
+def read_cluster(cluster: str | None, nodes: str | None) -> ClusterSpec:
+    """Returns the cluster of the manifest, or this machine where there is no manifest.
+
+    Raises:
+        ManifestError: the manifest is wrong, or the one that was named is missing.
+        UsageError: --nodes names what the manifest does not.
+    """
+    import dataclasses
+
+    from launcher.run.planning import this_machine
+
+    if cluster is None and not Path(DEFAULT_MANIFEST).exists():
+        if nodes is not None:
+            raise click.UsageError("--nodes needs a manifest; there is no cluster.yaml here")
+        return this_machine()
+    from launcher.core.manifest import select_nodes
+    from launcher.store.manifest_file import read_manifest
+
+    spec = read_manifest(Path(cluster or DEFAULT_MANIFEST))
+    if nodes is None:
+        return spec
+    return dataclasses.replace(spec, nodes=select_nodes(spec, nodes))
+
+
+class TransportPool:
+    """The ways to nodes, made when they are first asked for; closed at the end."""
+
+    def __init__(self) -> None:
+        self._made: Transports | None = None
+
+    def __enter__(self) -> TransportPool:
+        return self
+
+    def __call__(self) -> Transports:
+        """Returns them."""
+        if self._made is None:
+            from launcher.cli.prompt import ask_secret
+            from launcher.core.model import TransportKind
+            from launcher.transport.local import LocalTransport
+            from launcher.transport.ssh import SshTransport
+
+            self._made = {
+                TransportKind.LOCAL: LocalTransport(),
+                TransportKind.SSH: SshTransport(prompt=ask_secret),
+            }
+        return self._made
+
+    def __exit__(self, *problem: object) -> None:
+        for transport in (self._made or {}).values():
+            transport.close()

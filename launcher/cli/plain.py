@@ -1,0 +1,93 @@
+"""The view of a run where nobody watches a terminal: whole lines, each with its worker's name."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from launcher.cli import summary
+from launcher.cli.lines import LineAssembler
+from launcher.collect.checkpoints import Stored
+from launcher.collect.reports import Metrics
+from launcher.core.state import RunPhase, RunState
+from launcher.wire import events
+
+OWN = "flowlaunch"
+# Rank 0's reports are shown as often as this, in seconds, and so is a download.
+PROGRESS_INTERVAL_S = 2.0
+
+
+class PlainView:
+    """Prints a worker's stdout to stdout, its stderr and flowlaunch's own lines to stderr."""
+
+    def __init__(self, nodes: dict[int, str], *, quiet_output: bool = False) -> None:
+        """Takes each rank's node; `quiet_output` leaves the workers' lines to the files."""
+        width = summary.nodes_of(nodes)
+        self._prefixes = {rank: f"{f'{node}:{rank}':<{width}} | " for rank, node in nodes.items()}
+        self._quiet_output = quiet_output
+        self._lines: dict[tuple[int, str], LineAssembler] = {}
+        self._standing = ""
+        self._shown_at: dict[str, float] = {}
+
+    def on_state(self, state: RunState) -> None:
+        """Says how far the run is, where that has changed."""
+        if state.phase not in (RunPhase.PREPARING, RunPhase.RUNNING):
+            return
+        standing = summary.standing(state)
+        if standing != self._standing and not standing.startswith("0/"):
+            self._standing = standing
+            self._own(standing)
+
+    def on_output(self, rank: int, stream: str, data: bytes) -> None:
+        """Prints the lines that are complete now."""
+        if self._quiet_output:
+            return
+        lines = self._lines.setdefault((rank, stream), LineAssembler())
+        self._print(rank, stream, list(lines.feed(data)))
+
+    def _print(self, rank: int, stream: str, lines: list[str]) -> None:
+        if lines:
+            prefix = self._prefixes[rank]
+            out = sys.stdout if stream == "stdout" else sys.stderr
+            out.write("".join(f"{prefix}{line}\n" for line in lines))
+            out.flush()
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        """Shows rank 0's reports, but not each."""
+        last = metrics.total is not None and metrics.step == metrics.total
+        if metrics.rank == 0 and (last or self._is_time("metrics")):
+            self._own(summary.progress(metrics))
+
+    def _is_time(self, subject: str) -> bool:
+        now = time.monotonic()
+        if now - self._shown_at.get(subject, float("-inf")) < PROGRESS_INTERVAL_S:
+            return False
+        self._shown_at[subject] = now
+        return True
+
+    def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
+        """Shows how a node's runtime gets on."""
+        if self._is_time(f"{node} {progress.stage}"):
+            done = f" {summary.size(progress.done)}" if progress.done else ""
+            total = f" of {summary.size(progress.total)}" if progress.total else ""
+            self._own(f"{node}: building the OneFlow runtime: {progress.stage}{done}{total}")
+
+    def on_checkpoint(self, stored: Stored) -> None:
+        """Says that a checkpoint is here."""
+        self._own(f"checkpoint of step {stored.step} is here, {summary.size(stored.bytes)}")
+
+    def on_problem(self, problem: str) -> None:
+        """Says what went wrong."""
+        self._own(problem)
+
+    def on_tick(self) -> None:
+        """Does nothing: what is shown does not move."""
+
+    def close(self) -> None:
+        """Prints what came without a line's end."""
+        for (rank, stream), lines in self._lines.items():
+            self._print(rank, stream, list(lines.rest()))
+
+    def _own(self, text: str) -> None:
+        sys.stderr.write(f"{OWN} | {text}\n")
+        sys.stderr.flush()

@@ -1,0 +1,99 @@
+"""Everything that is printed, apart from the view of a run that goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.errors import FlowlaunchError, ManifestError
+
+if TYPE_CHECKING:
+    from launcher.core.model import LaunchPlan
+    from launcher.run.session import Ending
+    from launcher.store.job_folder import JobFolder
+
+
+def error(problem: FlowlaunchError) -> None:
+    """Prints an error: what, where, and what to do about it."""
+    lines = problem.problems if isinstance(problem, ManifestError) else [f"error: {problem}"]
+    for line in lines:
+        print(line, file=sys.stderr)
+    if problem.hint:
+        print(f"  hint: {problem.hint}", file=sys.stderr)
+
+
+def json_value(value: object) -> None:
+    """Prints one JSON value."""
+    print(json.dumps(value, indent=2))
+
+
+def json_line(line: str) -> None:
+    """Prints one line of JSON at once."""
+    print(line, flush=True)
+
+
+def plan(
+    plan: LaunchPlan, folder: JobFolder, *, hidden: Sequence[str], to_stderr: bool = False
+) -> None:
+    """Prints a plan: machines, port, ranks, and each worker's environment and command."""
+    from launcher.core.plan import plan_to_json
+
+    out = sys.stderr if to_stderr else sys.stdout
+    fields = plan_to_json(plan, hidden=hidden)
+    total = sum(file.size for file in folder.files)
+    print(f"cluster    {plan.cluster}", file=out)
+    print(f"job        {plan.job.name}: {len(folder.files)} files, {total} bytes of", file=out)
+    print(f"           {folder.top}", file=out)
+    print(f"machine    {json.dumps(fields['machines'])}", file=out)
+    print(f"ctrl_port  {fields['ctrl_port']}", file=out)
+    print(f"workers    {plan.world_size} on {len(plan.nodes)} nodes\n", file=out)
+    _table(plan, out)
+    _workers(fields, out)
+
+
+def _table(plan: LaunchPlan, out: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("rank", "node", "addr", "local_rank", "node_rank", "python", box=None)
+    nodes = {node.name: node for node in plan.nodes}
+    for rank in plan.ranks:
+        node = nodes[rank.node]
+        cells = (rank.rank, rank.node, node.addr, rank.local_rank, rank.node_rank, node.python)
+        table.add_row(*map(str, cells))
+    Console(file=out, highlight=False).print(table)  # type: ignore[arg-type]
+
+
+def _workers(fields: dict[str, object], out: object) -> None:
+    """Prints what all workers share once, then what is each one's own."""
+    ranks: list[dict[str, object]] = fields["ranks"]  # type: ignore[assignment]
+    envs: list[dict[str, str]] = [rank["env"] for rank in ranks]  # type: ignore[misc]
+    shared = set(envs[0].items()).intersection(*(env.items() for env in envs))
+    argv: list[str] = ranks[0]["argv"]  # type: ignore[assignment]
+    command = ["python", *(["-m"] if argv[0] == "module" else []), *argv[1:]]
+    print(f"\ncommand of every worker\n  {json.dumps(command)}", file=out)  # type: ignore[call-overload]
+    print("\nenvironment of every worker", file=out)  # type: ignore[call-overload]
+    for key, value in sorted(shared):
+        print(f"  {key}={value}", file=out)  # type: ignore[call-overload]
+    for rank, env in zip(ranks, envs, strict=True):
+        own = " ".join(f"{key}={value}" for key, value in sorted(set(env.items()) - shared))
+        print(f"  rank {rank['rank']}: {own}", file=out)  # type: ignore[call-overload]
+
+
+def ending(ending: Ending, top: Path) -> None:
+    """Prints how a run ended; its exit code and the reason come last."""
+    from launcher.cli import summary
+
+    lines = [*summary.failure(ending), *summary.result(ending, top)]
+    lines.append(f"exit {ending.exit_code}: {summary.reason(ending)}")
+    sys.stdout.flush()
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def notice(text: str) -> None:
+    """Prints a line of flowlaunch's own."""
+    print(text, file=sys.stderr, flush=True)

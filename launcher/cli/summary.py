@@ -1,0 +1,159 @@
+"""What is said of a run in words: how it goes, how it ended, what failed first."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.cli.lines import to_text
+from launcher.collect.reports import Metrics
+from launcher.core.state import Exit, NodePhase, RunPhase, RunState, StopReason, WorkerPhase
+from launcher.run.session import Ending
+
+# Of a failed worker's stderr, so many lines at the end.
+TAIL_LINES = 20
+
+
+def size(count: float) -> str:
+    """Returns a number of bytes for people.
+
+    >>> size(512), size(2_400_000)
+    ('512 B', '2.4 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def value(number: Any) -> str:
+    """Returns a metric's value for people.
+
+    >>> value(0.123456), value(661.27), value(3), value("nan")
+    ('0.1235', '661.3', '3', 'nan')
+    """
+    return f"{number:.4g}" if isinstance(number, float) else str(number)
+
+
+def progress(metrics: Metrics) -> str:
+    """Returns one line of a worker's report.
+
+    >>> progress(Metrics(0.0, 0, 20, 600, {"loss": 0.5, "images_per_s": 640.0}))
+    'step 20/600  loss 0.5  images/s 640'
+    """
+    words = []
+    if metrics.step is not None:
+        total = f"/{metrics.total}" if metrics.total is not None else ""
+        words.append(f"step {metrics.step}{total}")
+    words += [f"{label(name)} {value(number)}" for name, number in metrics.values.items()]
+    return "  ".join(words)
+
+
+def label(name: str) -> str:
+    """Returns a metric's name for people.
+
+    >>> label("images_per_s")
+    'images/s'
+    """
+    return name.replace("_per_", "/")
+
+
+def standing(state: RunState) -> str:
+    """Returns in one line how far a run is before its workers train."""
+    nodes, workers = state.nodes.values(), state.workers.values()
+    if state.phase is RunPhase.PREPARING:
+        ready = sum(node.phase is NodePhase.PREPARED for node in nodes)
+        return f"{ready}/{len(nodes)} nodes ready"
+    joined = sum(worker.phase is WorkerPhase.JOINED for worker in workers)
+    ended = sum(worker.phase is WorkerPhase.EXITED for worker in workers)
+    if state.phase is RunPhase.RUNNING and ended == 0:
+        return f"{joined}/{len(workers)} ranks joined"
+    return f"{state.phase.value}, {ended}/{len(workers)} workers ended"
+
+
+def how(end: Exit) -> str:
+    """Returns how a worker ended.
+
+    >>> how(Exit(0, None, 9, 0.0, False)), how(Exit(0, 3, 0, 0.0, False))
+    ('was ended by SIGKILL', 'ended with exit code 3')
+    """
+    if end.exit_code is not None:
+        return f"ended with exit code {end.exit_code}"
+    try:
+        return f"was ended by {signal.Signals(end.signal).name}"
+    except ValueError:
+        return f"was ended by signal {end.signal}"
+
+
+def reason(ending: Ending) -> str:
+    """Returns why a run ended with its exit code, in one sentence."""
+    state = ending.state
+    if state.stop_reason is StopReason.INTERRUPTED:
+        return "interrupted; the workers were stopped first"
+    if state.stop_reason is StopReason.TIMEOUT:
+        return "the time of --timeout was over; the workers were stopped"
+    cause = state.root_cause
+    if cause is not None:
+        node = state.workers[cause.rank].node
+        last = _last_words(ending.stderr_tail)
+        return f"rank {cause.rank} on {node} {how(cause)}" + (f" ({last})" if last else "")
+    if state.stop_reason is StopReason.NODE_FAILED:
+        names = [name for name, node in state.nodes.items() if node.problem]
+        return f"cannot use {', '.join(names)}"
+    if state.missing:
+        return "the job ended well, but not everything is here"
+    return "every worker ended with 0, and everything is here, verified"
+
+
+def failure(ending: Ending) -> list[str]:
+    """Returns the lines that explain what failed, none where nothing did."""
+    state = ending.state
+    lines = []
+    for name, node in state.nodes.items():
+        if node.problem:
+            lines.append(f"{name}: {node.problem}")
+            lines += [f"  hint: {node.hint}"] if node.hint else []
+    cause = state.root_cause
+    if cause is not None and state.stop_reason is not StopReason.INTERRUPTED:
+        lines.append(f"rank {cause.rank} on {state.workers[cause.rank].node} failed first:")
+        lines += [f"  | {line}" for line in _tail(ending.stderr_tail)]
+    lines += [f"missing: {line}" for line in state.missing]
+    return lines
+
+
+def result(ending: Ending, top: Path) -> list[str]:
+    """Returns what a run brought home."""
+    state = ending.state
+    lines = [
+        f"run {top.name}: {len(state.workers)} workers on {len(state.nodes)} nodes, "
+        f"{ending.elapsed_s:.1f} s; logs in {top / 'logs'}"
+    ]
+    if ending.checkpoints:
+        newest = max(ending.checkpoints, key=lambda stored: stored.step)
+        count = len(ending.checkpoints)
+        lines.append(
+            f"{count} checkpoint{'s' if count > 1 else ''} here, verified; the newest is "
+            f"{newest.directory} ({size(newest.bytes)})"
+        )
+    return lines
+
+
+def _tail(data: bytes) -> list[str]:
+    lines = [to_text(line) for line in data.rstrip(b"\n").split(b"\n")] if data.strip() else []
+    return lines[-TAIL_LINES:] or ["it wrote nothing to stderr"]
+
+
+def _last_words(tail: bytes) -> str:
+    """Returns the line of a traceback that names the exception, or "" where there is none."""
+    lines = [to_text(line) for line in tail.rstrip().split(b"\n")]
+    if any(line.startswith("Traceback (most recent call last)") for line in lines):
+        return next((line for line in reversed(lines) if line and not line[0].isspace()), "")
+    return ""
+
+
+def nodes_of(ranks: Mapping[int, str]) -> int:
+    """Returns how wide the widest ``node:rank`` prefix is."""
+    return max((len(f"{node}:{rank}") for rank, node in ranks.items()), default=0)

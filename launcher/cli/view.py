@@ -1,0 +1,33 @@
+"""Which view of a run fits the place that its output goes to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Protocol
+
+from launcher.cli.plain import PlainView
+from launcher.run.session import Watcher
+
+
+class View(Watcher, Protocol):
+    """A watcher that holds the terminal until it is closed."""
+
+    def close(self) -> None:
+        """Shows what is left and lets go of the terminal."""
+
+
+def open_view(nodes: dict[int, str], *, as_json: bool) -> View:
+    """Returns the live view on a terminal, plain lines elsewhere.
+
+    Args:
+        nodes: each rank's node.
+        as_json: stdout belongs to the events; the workers' lines are left to the files.
+    """
+    if as_json or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainView(nodes, quiet_output=as_json)
+    from rich.console import Console
+
+    from launcher.cli.live import LiveView
+
+    return LiveView(nodes, Console(highlight=False))

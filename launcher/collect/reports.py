@@ -1,0 +1,97 @@
+"""What the workers report: metrics to a file, and how far each of them is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.core.state import WorkerPhase
+from launcher.store.run_record import store_error
+
+_PHASES = {"importing": WorkerPhase.IMPORTING, "joined": WorkerPhase.JOINED}
+# A line that is longer than this is no report of ours.
+MAX_LINE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One report: values of one rank at one step."""
+
+    time: float
+    rank: int
+    step: int | None
+    total: int | None
+    values: dict[str, Any]
+
+
+Report = Metrics | WorkerPhase
+
+
+class ReportReader:
+    """Takes the report streams' bytes and gives what they say."""
+
+    def __init__(self, metrics_file: Path) -> None:
+        self._path = metrics_file
+        self._rests: dict[int, bytes] = {}
+        self._file = metrics_file.open("ab", buffering=0)
+
+    def feed(self, rank: int, data: bytes) -> Iterator[Report]:
+        """Yields the reports that the next bytes complete; metrics are kept in the file.
+
+        Raises:
+            StoreError: this machine's disk does not take them.
+        """
+        *lines, rest = (self._rests.get(rank, b"") + data).split(b"\n")
+        self._rests[rank] = rest[:MAX_LINE_BYTES]
+        kept = bytearray()
+        for line in lines:
+            report = _parse(rank, line)
+            if isinstance(report, Metrics):
+                kept += _line(report)
+            if report is not None:
+                yield report
+        if kept:
+            self._keep(bytes(kept))
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise store_error(error, self._path) from None
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+def _line(report: Metrics) -> bytes:
+    fields: dict[str, Any] = {"time": report.time, "rank": report.rank}
+    if report.step is not None:
+        fields["step"] = report.step
+    if report.total is not None:
+        fields["total"] = report.total
+    return json.dumps({**fields, **report.values}).encode() + b"\n"
+
+
+def _parse(rank: int, line: bytes) -> Report | None:
+    """Returns what a line says; None for a torn or foreign one, and for other kinds."""
+    try:
+        fields = json.loads(line)
+        kind = fields["kind"]
+        if kind in _PHASES:
+            return _PHASES[kind]
+        if kind != "metrics":
+            return None
+        step, total = fields.get("step"), fields.get("total")
+        return Metrics(
+            time=float(fields["time"]),
+            rank=rank,
+            step=None if step is None else int(step),
+            total=None if total is None else int(total),
+            values=dict(fields["values"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,79 @@
+"""Every file name of a run, in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+RUN_ID = re.compile(r"^(?P<job>.+)-(?P<date>\d{8})-(?P<time>\d{6})-(?P<suffix>[0-9a-f]{4})$")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The names inside of a run's directory on the launcher's machine.
+
+    >>> paths = RunPaths(PurePath("runs/lenet-20260102-030405-a1b2"))
+    >>> str(paths.log("gpu1", 3, "stdout").relative_to(paths.top))
+    'logs/gpu1/rank-3.stdout.log'
+    >>> paths.checkpoint(40).name
+    'step-00000040'
+    """
+
+    top: PurePath
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which is the directory's name."""
+        return self.top.name
+
+    @property
+    def record(self) -> PurePath:
+        """What the run is and how it stands."""
+        return self.top / "run.json"
+
+    @property
+    def plan(self) -> PurePath:
+        """The plan it was started from."""
+        return self.top / "plan.json"
+
+    @property
+    def events(self) -> PurePath:
+        """Everything that happened, in order."""
+        return self.top / "events.jsonl"
+
+    @property
+    def metrics(self) -> PurePath:
+        """What the workers reported."""
+        return self.top / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> PurePath:
+        """The directory of the checkpoints that are here."""
+        return self.top / "checkpoints"
+
+    def checkpoint(self, step: int) -> PurePath:
+        """A checkpoint that is here, whole."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def arriving(self, step: int) -> PurePath:
+        """A checkpoint on its way, not to be read."""
+        return self.checkpoints / f".arriving-step-{step:08d}"
+
+    def log(self, node: str, rank: int, stream: str) -> PurePath:
+        """The bytes that a worker wrote to one of its streams."""
+        return self.top / "logs" / node / f"rank-{rank}.{stream}.log"
+
+
+def run_id(job: str, date: str, suffix: str) -> str:
+    """Returns the id of a run.
+
+    Args:
+        job: the job's name; what has no place in a file name becomes a dash.
+        date: local time as ``YYYYmmdd-HHMMSS``.
+        suffix: four hex digits that keep two runs of one second apart.
+
+    >>> run_id("my job", "20260102-030405", "a1b2")
+    'my-job-20260102-030405-a1b2'
+    """
+    return f"{re.sub(r'[^A-Za-z0-9_.]+', '-', job).strip('-.') or 'job'}-{date}-{suffix}"

@@ -1,0 +1,90 @@
+"""A checkpoint's manifest as a node sends it: read with suspicion."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+MAX_FILES = 100_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class BadManifest(ValueError):
+    """The manifest is none, or names what must not be written here."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a checkpoint; `path` is relative, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint as its worker published it."""
+
+    step: int
+    files: tuple[PublishedFile, ...]
+    meta: dict[str, object]
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.bytes for file in self.files)
+
+
+def parse_published(data: bytes) -> Published:
+    """Returns the checkpoint that a MANIFEST.json describes.
+
+    Raises:
+        BadManifest: it is malformed, or a path in it is absolute, climbs, or is no file name.
+    """
+    try:
+        fields = json.loads(data)
+        if "error" in fields:
+            raise BadManifest(str(fields["error"]))
+        listed = fields["files"]
+        if len(listed) > MAX_FILES:
+            raise BadManifest(f"it lists {len(listed)} files, at most {MAX_FILES} are taken")
+        files = tuple(_parse_file(entry) for entry in listed)
+        published = Published(int(fields["step"]), files, dict(fields.get("meta") or {}))
+    except BadManifest:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadManifest(f"it is malformed: {type(error).__name__}: {error}") from None
+    paths = [file.path for file in files]
+    if len(set(paths)) != len(paths):
+        raise BadManifest("it lists a path twice")
+    if published.step < 0:
+        raise BadManifest(f"its step is {published.step}")
+    return published
+
+
+def _parse_file(entry: dict[str, object]) -> PublishedFile:
+    path, size, sha256 = entry["path"], entry["bytes"], entry["sha256"]
+    if not isinstance(path, str) or not _is_safe(path):
+        raise BadManifest(f"it names a path that is not taken: {path!r}")
+    if type(size) is not int or size < 0:
+        raise BadManifest(f"the size of {path} is {size!r}")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise BadManifest(f"the sha256 of {path} is {sha256!r}")
+    return PublishedFile(path, size, sha256)
+
+
+def _is_safe(path: str) -> bool:
+    """Says whether a path stays inside of its directory and is printable.
+
+    >>> [_is_safe(path) for path in ("fc1.weight/out", "../x", "/etc/passwd", "a//b", "a\\nb", "")]
+    [True, False, False, False, False, False]
+    """
+    parts = path.split("/")
+    return (
+        all(part not in ("", ".", "..") and len(part.encode("utf-8")) < 256 for part in parts)
+        and path.isprintable()
+        and "\\" not in path
+        and path != "MANIFEST.json"
+    )

@@ -1,0 +1,70 @@
+"""The agent as it is shipped: one zip of the rooms that a node needs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+SHIPPED_ROOMS = ("agent", "legacy", "wire", "worker")
+# A zip's own times would give every build another hash.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class AgentPackage:
+    """The zip's bytes, and their sha256 in hex, under which a node keeps it."""
+
+    data: bytes
+    digest: str
+
+
+@functools.cache
+def agent_package() -> AgentPackage:
+    """Returns the package; the same files always give the same bytes."""
+    buffer = io.BytesIO()
+    top = resources.files("launcher")
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        _add(archive, "launcher/__init__.py", top / "__init__.py")
+        for room in SHIPPED_ROOMS:
+            for file in sorted((top / room).iterdir(), key=lambda entry: entry.name):
+                if file.name.endswith(".py"):
+                    _add(archive, f"launcher/{room}/{file.name}", file)
+    data = buffer.getvalue()
+    return AgentPackage(data, hashlib.sha256(data).hexdigest())
+
+
+def _add(archive: zipfile.ZipFile, name: str, file: Traversable) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+# The interpreter that the agent itself runs on. The system's own comes first: on a node with
+# pyenv, the `python3` of the login's PATH is a shell script, and slow.
+_FIND_PYTHON = (
+    'if [ -x /usr/bin/python3 ]; then exec /usr/bin/python3 -ISc "$@"; '
+    'else exec python3 -ISc "$@"; fi'
+)
+
+
+def boot_command(root: str, arguments: str, python: str | None = None) -> list[str]:
+    """Returns the command that makes a process of a node the agent.
+
+    Args:
+        root: flowlaunch's directory there; ``~`` is that login's.
+        arguments: what `launcher.agent.__main__.main` is given.
+        python: the interpreter to use; None looks for one there.
+    """
+    source = resources.files("launcher").joinpath("agent/boot.py").read_bytes()
+    # No single quote, line break or exclamation mark: whatever the login shell is, the words
+    # reach python as they are.
+    code = f'exec(__import__("zlib").decompress(bytes.fromhex("{zlib.compress(source, 9).hex()}")))'
+    package = agent_package()
+    words = [code, package.digest, str(len(package.data)), root, arguments]
+    if python is not None:
+        return [python, "-ISc", *words]
+    return ["/bin/sh", "-c", _FIND_PYTHON, "flowlaunch", *words]

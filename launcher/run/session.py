@@ -1,0 +1,396 @@
+"""The one loop of a run: events from one queue, through the pure state machine, to actions."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome, Stored
+from launcher.collect.logs import REPORT, LogCollector
+from launcher.collect.reports import Metrics, ReportReader
+from launcher.core import state as core
+from launcher.core.model import LaunchPlan
+from launcher.core.orders import node_orders
+from launcher.errors import StoreError
+from launcher.run.bringup import NodeDriver, Transports, first_commands, new_inbox
+from launcher.run.heartbeat import Clocks, Heartbeat
+from launcher.store.job_folder import JobFolder
+from launcher.store.run_record import RunRecord
+from launcher.wire import events
+
+# How long the loop sleeps at most before it looks at the clock and at Ctrl-C.
+TICK_S = 0.2
+# What agents may take to clear up after they were told that nothing more is wanted.
+END_LIMIT_S = 5.0
+# The end of a failed worker's stderr that is shown.
+TAIL_BYTES = 16 * 1024
+
+
+class Watcher(Protocol):
+    """Whoever looks at a run while it goes on. Called from the loop's thread only."""
+
+    def on_state(self, state: core.RunState) -> None:
+        """The run stands otherwise than before."""
+
+    def on_output(self, rank: int, stream: str, data: bytes) -> None:
+        """A worker wrote these bytes to stdout or stderr."""
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        """A worker reported."""
+
+    def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
+        """A node builds its runtime."""
+
+    def on_checkpoint(self, stored: Stored) -> None:
+        """A checkpoint is here."""
+
+    def on_problem(self, problem: str) -> None:
+        """Something went wrong that does not end the run."""
+
+    def on_tick(self) -> None:
+        """Some time has passed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is followed.
+
+    Attributes:
+        grace_s: from TERM to KILL.
+        lease_s: how long workers live on without their launcher.
+        timeout_s: the run is stopped after so long; None is never.
+    """
+
+    grace_s: float = 5.0
+    lease_s: float = 60.0
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        exit_code: what the command ends with.
+        state: how everything stood then.
+        stderr_tail: the end of the failed worker's stderr.
+        checkpoints: what was brought here, in order.
+        elapsed_s: from the first connection to the end.
+    """
+
+    exit_code: int
+    state: core.RunState
+    stderr_tail: bytes
+    checkpoints: tuple[Stored, ...]
+    elapsed_s: float
+
+
+class Session:
+    """One run, from its plan to its end."""
+
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        folder: JobFolder,
+        record: RunRecord,
+        transports: Transports,
+        watcher: Watcher,
+        options: Options,
+    ) -> None:
+        self._record = record
+        self._watcher = watcher
+        self._options = options
+        self._state = core.new_run(
+            {rank.rank: rank.node for rank in plan.ranks}, grace_s=options.grace_s
+        )
+        self._inbox = new_inbox()
+        orders = node_orders(plan, run_id=record.run_id, files=folder.files, tree=folder.tree)
+        self._folder = folder
+        self._drivers = {
+            node.name: NodeDriver(
+                node,
+                transports[node.transport],
+                self._inbox,
+                first_commands(orders[node.name], options.lease_s),
+            )
+            for node in plan.nodes
+        }
+        self._heartbeat = Heartbeat(self._drivers.values())
+        self._clocks = Clocks()
+        nodes = {rank.rank: rank.node for rank in plan.ranks}
+        self._logs = LogCollector(record.paths, nodes)
+        self._reports = ReportReader(Path(record.paths.metrics))
+        self._collector = CheckpointCollector(record.paths, self._send_to)
+        self._stored: list[Stored] = []
+        self._signals = 0
+        self._signals_seen = 0
+
+    def run(self) -> Ending:
+        """Carries the run out.
+
+        Raises:
+            StoreError: this machine's disk does not take what has to be kept; the workers were
+                told to stop, and what they wrote is still on the nodes.
+        """
+        started = time.monotonic()
+        with ExitStack() as stack:
+            stack.enter_context(_signals_to(self._on_signal))
+            stack.callback(self._close)
+            for driver in self._drivers.values():
+                driver.start(self._record.run_id, self._folder)
+            self._heartbeat.start()
+            try:
+                self._loop(started)
+            except StoreError:
+                self._broadcast(events.StopWorkers(self._options.grace_s))
+                raise
+        return self._ending(started)
+
+    def _loop(self, started: float) -> None:
+        timed_out = False
+        while self._state.phase is not core.RunPhase.ENDED:
+            for node, event in self._next_events():
+                self._take(node, event)
+            while self._signals_seen < self._signals:
+                self._signals_seen += 1
+                self._step("", core.Interrupted())
+            limit = self._options.timeout_s
+            if limit is not None and not timed_out and time.monotonic() - started >= limit:
+                timed_out = True
+                self._step("", core.TimedOut())
+            self._step("", core.Tick())
+            self._watcher.on_tick()
+
+    def _next_events(self) -> Iterable[tuple[str, core.AnyEvent]]:
+        """Yields what has come; waits for a first one, but not long."""
+        try:
+            yield self._inbox.get(timeout=TICK_S)
+            while True:
+                yield self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+
+    # What each event means
+
+    def _take(self, node: str, event: core.AnyEvent) -> None:
+        handler = _TAKERS.get(type(event))
+        if handler is not None:
+            handler(self, node, event)
+        else:
+            self._step(node, event)
+
+    def _take_output(self, node: str, event: events.WorkerOutput) -> None:
+        fresh = self._logs.append(event.rank, event.stream, event.offset, event.data)
+        if event.stream != REPORT:
+            self._watcher.on_output(event.rank, event.stream, fresh)
+            return
+        for report in self._reports.feed(event.rank, fresh):
+            if isinstance(report, Metrics):
+                self._watcher.on_metrics(report)
+            else:
+                self._step(node, core.WorkerReported(event.rank, report))
+
+    def _take_output_end(self, node: str, event: events.OutputEnded) -> None:
+        problem = self._logs.problem_with(event.rank, event.stream, event.size, event.sha256)
+        self._step(node, core.OutputComplete(event.rank, event.stream, problem))
+
+    def _take_ready(self, node: str, event: events.AgentReady) -> None:
+        self._note(node, event)
+        self._send_to(node, events.Ping(time.time()))
+
+    def _take_pong(self, node: str, event: events.Pong) -> None:
+        ahead_s = self._clocks.measure(node, event, time.time())
+        if ahead_s is not None:
+            self._step(node, core.ClockMeasured(ahead_s))
+
+    def _take_progress(self, node: str, event: events.RuntimeProgress) -> None:
+        self._watcher.on_runtime_progress(node, event)
+
+    def _take_published(self, node: str, event: events.CheckpointPublished) -> None:
+        self._note(node, event)
+        self._on_outcomes(self._collector.on_published(node, event))
+
+    def _take_chunk(self, node: str, event: events.FileChunk) -> None:
+        self._on_outcomes(self._collector.on_chunk(event))
+
+    def _take_file_end(self, node: str, event: events.FileEnded) -> None:
+        self._on_outcomes(self._collector.on_ended(event))
+
+    def _take_lost(self, node: str, event: core.LinkLost) -> None:
+        self._step(node, event)
+        self._on_outcomes(self._collector.on_node_lost(node))
+
+    def _on_outcomes(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Stored):
+                self._stored.append(outcome)
+                self._record.append(
+                    "checkpoint_stored",
+                    node=outcome.node,
+                    step=outcome.step,
+                    bytes=outcome.bytes,
+                    linked_bytes=outcome.linked_bytes,
+                )
+                self._watcher.on_checkpoint(outcome)
+            elif isinstance(outcome, NotStored):
+                self._record.append("checkpoint_failed", problem=outcome.problem)
+                self._watcher.on_problem(outcome.problem)
+                self._step(outcome.node, core.CheckpointFailed(outcome.problem))
+        if self._state.checkpoints_pending != self._collector.pending:
+            self._step("", core.CheckpointsPending(self._collector.pending))
+
+    # The state machine
+
+    def _step(self, node: str, event: core.AnyEvent) -> None:
+        before = self._state
+        self._state, actions = core.step(before, node, event, time.monotonic())
+        if not isinstance(event, core.Tick | core.ClockMeasured):
+            self._note(node, event)
+        if self._state.phase is not before.phase:
+            self._record.append("run_phase_changed", phase=self._state.phase.value)
+            self._record.update(**_standing(self._state))
+        if self._state is not before:
+            self._watcher.on_state(self._state)
+        for action in actions:
+            self._act(action)
+
+    def _note(self, node: str, event: core.AnyEvent) -> None:
+        fields = {key: _plain(value) for key, value in event._asdict().items() if key != "data"}
+        self._record.append(_kind(event), **({"node": node} if node else {}), **fields)
+
+    def _act(self, action: core.Action) -> None:
+        if isinstance(action, core.StartAll):
+            self._broadcast(events.StartWorkers(action.attempt, action.ctrl_port))
+        elif isinstance(action, core.OpenGates):
+            self._broadcast(events.OpenGate(action.attempt))
+        elif isinstance(action, core.StopAll):
+            self._broadcast(events.StopWorkers(action.grace_s))
+        elif isinstance(action, core.EndAll):
+            self._broadcast(events.EndRun())
+
+    def _send_to(self, node: str, command: events.Command) -> None:
+        self._drivers[node].send(command)
+
+    def _broadcast(self, command: events.Command) -> None:
+        for driver in self._drivers.values():
+            driver.send(command)
+
+    # The end
+
+    def _close(self) -> None:
+        """Lets every agent finish, then lets go of all that was used."""
+        deadline = time.monotonic() + END_LIMIT_S
+        while any(driver.is_linked for driver in self._drivers.values()):
+            if self._state.phase is not core.RunPhase.ENDED or time.monotonic() > deadline:
+                break
+            for _ in self._next_events():
+                pass
+        self._heartbeat.stop()
+        for driver in self._drivers.values():
+            driver.close()
+        self._join(deadline)
+        self._collector.close()
+        self._reports.close()
+        self._logs.close()
+
+    def _join(self, deadline: float) -> None:
+        for driver in self._drivers.values():
+            while driver.is_alive and time.monotonic() < deadline:
+                # A driver may wait for room in the inbox.
+                for _ in self._drain():
+                    pass
+                driver.join(0.02)
+
+    def _drain(self) -> Iterable[tuple[str, core.AnyEvent]]:
+        try:
+            while True:
+                yield self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _ending(self, started: float) -> Ending:
+        code = core.exit_code(self._state)
+        cause = self._state.root_cause
+        tail = b"" if cause is None else self._logs.tail(cause.rank, "stderr", TAIL_BYTES)
+        elapsed_s = time.monotonic() - started
+        self._record.append("run_ended", exit_code=code)
+        self._record.update(
+            **_standing(self._state), exit_code=code, ended=time.time(), elapsed_s=elapsed_s
+        )
+        return Ending(code, self._state, tail, tuple(self._stored), elapsed_s)
+
+
+def _standing(state: core.RunState) -> dict[str, Any]:
+    """Returns what run.json says of a state."""
+    return {
+        "state": state.phase.value,
+        "stop_reason": state.stop_reason.value if state.stop_reason else None,
+        "nodes": {
+            name: {"state": node.phase.value, "problem": node.problem}
+            for name, node in state.nodes.items()
+        },
+        "workers": {
+            str(rank): {
+                "node": worker.node,
+                "state": worker.phase.value,
+                "exit_code": worker.exit.exit_code if worker.exit else None,
+                "signal": worker.exit.signal if worker.exit else 0,
+            }
+            for rank, worker in state.workers.items()
+        },
+        "missing": list(state.missing),
+    }
+
+
+def _kind(event: core.AnyEvent) -> str:
+    return events.snake_case(type(event).__name__)
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, core.WorkerPhase) else value
+
+
+class _signals_to:
+    """Calls back on INT, TERM and HUP instead of ending the process; main thread only."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in self.NUMBERS:
+                self._before[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._callback()
+
+    def __exit__(self, *problem: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+_TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
+    events.AgentReady: Session._take_ready,
+    events.WorkerOutput: Session._take_output,
+    events.OutputEnded: Session._take_output_end,
+    events.Pong: Session._take_pong,
+    events.RuntimeProgress: Session._take_progress,
+    events.CheckpointPublished: Session._take_published,
+    events.FileChunk: Session._take_chunk,
+    events.FileEnded: Session._take_file_end,
+    core.LinkLost: Session._take_lost,
+}

@@ -1,0 +1,38 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts a file in place of an older one in one step; a crash leaves either of the two.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, value: object) -> None:
+    """Puts a JSON file in place of an older one in one step."""
+    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def sync_directory(path: Path) -> None:
+    """Makes sure that what was renamed into a directory is there after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Who this worker is, as its environment says, and what it tells the launcher."""
+
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, Dict, Mapping, Optional
+
+from launcher.worker import checkpoint
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_INFINITIES = {math.inf: "inf", -math.inf: "-inf"}
+
+
+class Context:
+    """One worker of a run; run by hand it is rank 0 of 1 and sends nothing.
+
+    Attributes:
+        rank: 0..world_size-1 over all nodes.
+        local_rank: the same within this node.
+        node: the node's name in the manifest, "" by hand.
+        run_id: "" by hand.
+        attempt: how often the run was started again, 0 at first.
+        dry_run: the job should take a few steps on a small sample and stop.
+        checkpoint_dir: where `save_checkpoint` publishes.
+        resume_from: the checkpoint that `load_checkpoint` reads, or None.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Reads the environment.
+
+        Raises:
+            ValueError: a variable that must be a number is none.
+        """
+        # By hand, `import oneflow` sets RANK to -1 for the only worker.
+        self.rank = max(_number(env, "RANK", 0), 0)
+        self.local_rank = _number(env, "LOCAL_RANK", 0)
+        self.world_size = _number(env, "WORLD_SIZE", 1)
+        self.node = env.get("FLOWLAUNCH_NODE", "")
+        self.node_rank = _number(env, "FLOWLAUNCH_NODE_RANK", 0)
+        self.nnodes = _number(env, "FLOWLAUNCH_NNODES", 1)
+        self.run_id = env.get("FLOWLAUNCH_RUN_ID", "")
+        self.attempt = _number(env, "FLOWLAUNCH_ATTEMPT", 0)
+        self.dry_run = env.get("FLOWLAUNCH_DRY_RUN", "0") not in ("", "0")
+        self.checkpoint_dir = os.path.abspath(env.get("FLOWLAUNCH_CHECKPOINT_DIR") or "checkpoints")
+        self.resume_from = env.get("FLOWLAUNCH_RESUME_FROM") or None
+        self._report_path = env.get("FLOWLAUNCH_REPORT") or None
+
+    def report(
+        self, step: Optional[int] = None, total: Optional[int] = None, **values: Any
+    ) -> None:
+        """Says how the job stands. Appends one line to a local file; waits for nobody.
+
+        Args:
+            step: the step that is done.
+            total: how many there will be.
+            values: numbers by name, e.g. ``loss=0.21``; whatever ``float()`` takes will do, a
+                tensor of one element too (which waits until that is computed).
+
+        Raises:
+            TypeError, ValueError: a value is no number.
+        """
+        if self._report_path is None:
+            return
+        line = {"kind": "metrics", "time": time.time()}  # type: Dict[str, Any]
+        if step is not None:
+            line["step"] = int(step)
+        if total is not None:
+            line["total"] = int(total)
+        if values:
+            line["values"] = {name: _plain(value) for name, value in values.items()}
+        self._append(line)
+
+    def save_checkpoint(self, state: Any, step: int, **meta: Any) -> str:
+        """Publishes a checkpoint, whole or not at all. Every rank calls it.
+
+        Where all tensors in `state` are local, rank 0 writes its own and the other ranks return
+        at once; where one is global, all ranks take part and rank 0 writes.
+
+        Args:
+            state: dicts, lists and plain values with flow tensors in them, as ``flow.save`` takes.
+            step: names the checkpoint.
+            meta: JSON values that go into its MANIFEST.json.
+
+        Returns:
+            The directory ``step-<8 digits>``; it may not stand yet on other ranks than 0.
+
+        Raises:
+            ValueError: this step is published already with other content, or is negative.
+            OSError: the disk refuses.
+        """
+        path = checkpoint.save(
+            state, directory=self.checkpoint_dir, step=int(step), meta=meta, rank=self.rank
+        )
+        if self.rank == 0:
+            name = os.path.basename(path)
+            self._append(
+                {"kind": "checkpoint", "time": time.time(), "step": int(step), "name": name}
+            )
+        return path
+
+    def load_checkpoint(self, path: Optional[str] = None) -> Any:
+        """Returns a checkpoint's state as ``flow.load`` gives it, or None where there is none.
+
+        It does not matter how many workers wrote it. Tensors are local, on the CPU.
+
+        Args:
+            path: a directory ``step-<8 digits>``; by default the one to resume from.
+
+        Raises:
+            CheckpointError: a file is missing, or is not the one that was published.
+        """
+        path = path or self.resume_from
+        return None if path is None else checkpoint.load(path)
+
+    def _append(self, line: Dict[str, Any]) -> None:
+        """One write to a file opened for appending: whole lines, from any thread."""
+        if self._report_path is None:
+            return
+        try:
+            fd = os.open(self._report_path, _APPEND, 0o600)
+            try:
+                os.write(fd, (json.dumps(line) + "\n").encode("ascii"))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            # A full disk must not end a training that does not need these lines.
+            self._report_path = None
+            sys.stderr.write("flowlaunch: no more reports from this worker: %s\n" % error)
+
+
+def context() -> Context:
+    """Returns this worker's context, from its environment.
+
+    Raises:
+        ValueError: a variable that must be a number is none.
+    """
+    return Context(os.environ)
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("%s in the environment is no whole number: %r" % (name, text)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number that JSON has, or the word for one that it lacks.
+
+    >>> [_plain(value) for value in (1, 2.5, float("nan"), float("-inf"))]
+    [1, 2.5, 'nan', '-inf']
+    """
+    if type(value) is int:
+        return value
+    number = float(value)
+    if math.isfinite(number):
+        return number
+    return _INFINITIES.get(number, "nan")

@@ -1,0 +1,1 @@
+"""What tests stand on: real SSH servers, network namespaces, a watch for leaks."""
