@@ -16,11 +16,11 @@ MARK = b"\nflowlaunch-agent "
 NEWER_PYTHONS = ["python3.%d" % minor for minor in range(14, 6, -1)]
 
 
-def _say(word):
+def _say(word: str) -> None:
     os.write(1, MARK + word.encode("utf-8", "replace") + b"\n")
 
 
-def _become_newer():
+def _become_newer() -> None:
     with open("/proc/self/cmdline", "rb") as file:
         arguments = [os.fsdecode(word) for word in file.read().split(b"\0")[1:-1]]
     for name in NEWER_PYTHONS:
@@ -32,7 +32,7 @@ def _become_newer():
     sys.exit(0)
 
 
-def _read(size):
+def _read(size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         piece = os.read(0, size - len(data))
@@ -42,7 +42,7 @@ def _read(size):
     return bytes(data)
 
 
-def _install(home, digest, size):
+def _install(home: str, digest: str, size: int) -> None:
     import hashlib
     import io
     import shutil
@@ -65,7 +65,7 @@ def _install(home, digest, size):
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _main():
+def _main() -> None:
     if sys.version_info < (3, 7):
         _become_newer()
     digest, size, root, arguments = sys.argv[1:5]

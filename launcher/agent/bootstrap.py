@@ -22,19 +22,22 @@ import runpy
 import sys
 import time
 import traceback
+from importlib.machinery import ModuleSpec
+from types import ModuleType, TracebackType
+from typing import Any, Callable, List, Optional, Sequence
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _ENV_MODULE = "oneflow.framework.env_util"
 
 
-def _die_with_agent():
+def _die_with_agent() -> None:
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
-def report(kind, **fields):
+def report(kind: str, **fields: object) -> None:
     """Appends one line for the agent and the launcher; silent where nobody listens."""
     path = os.environ.get("FLOWLAUNCH_REPORT")
     if not path:
@@ -50,11 +53,13 @@ def report(kind, **fields):
 class OneFlowFinder(importlib.abc.MetaPathFinder):
     """Sees the import of oneflow begin and end, and mends its settings in between."""
 
-    def __init__(self, rank, gate_fd):
+    def __init__(self, rank: int, gate_fd: int) -> None:
         self._rank = rank
         self._gate_fd = gate_fd
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Optional[Sequence[str]] = None, target: Optional[ModuleType] = None
+    ) -> Optional[ModuleSpec]:
         """Wraps the loaders of two modules; leaves all others to the ordinary finders."""
         if name == "oneflow":
             return self._watched(name, path, self._before_import, self._after_import)
@@ -62,35 +67,41 @@ class OneFlowFinder(importlib.abc.MetaPathFinder):
             return self._watched(name, path, None, _mend_settings)
         return None
 
-    def _watched(self, name, path, before, after):
+    def _watched(
+        self,
+        name: str,
+        path: Optional[Sequence[str]],
+        before: Optional[Callable[[], None]],
+        after: Callable[[ModuleType], None],
+    ) -> Optional[ModuleSpec]:
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             if before is not None:
                 before()
             execute(module)
             after(module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
-    def _before_import(self):
+    def _before_import(self) -> None:
         report("importing")
         if self._rank > 0:
             # Ends when the agent closes the other end: opened for all, or the agent gone.
             os.read(self._gate_fd, 1)
 
-    def _after_import(self, module):
+    def _after_import(self, module: ModuleType) -> None:
         report("joined")
 
 
-def _mend_settings(module):
+def _mend_settings(module: Any) -> None:
     fill_in = module._UpdateDefaultEnvProtoByMultiClientEnvVars
 
-    def filled_in(proto):
+    def filled_in(proto: Any) -> None:
         fill_in(proto)
         bootstrap = proto.ctrl_bootstrap_conf
         number = {key: int(os.environ.get(key) or 0) for key in _NUMBERS}
@@ -109,7 +120,7 @@ def _mend_settings(module):
 _NUMBERS = ("FLOWLAUNCH_NODE_SIZE", "FLOWLAUNCH_DATA_PORT", "FLOWLAUNCH_CONTROL_PORT")
 
 
-def _run(kind, target, arguments):
+def _run(kind: str, target: str, arguments: List[str]) -> None:
     root = os.environ["FLOWLAUNCH_ROOT"]
     shipped = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     sys.argv = [target] + arguments
@@ -127,7 +138,7 @@ def _run(kind, target, arguments):
         runpy.run_module(target, run_name="__main__", alter_sys=True)
 
 
-def _take_on_legacy_api():
+def _take_on_legacy_api() -> None:
     placement = os.environ.get("FLOWLAUNCH_LEGACY_PLACEMENT")
     if placement:
         from launcher import legacy
@@ -135,7 +146,7 @@ def _take_on_legacy_api():
         legacy.install(placement)
 
 
-def _own_frames(trace):
+def _own_frames(trace: Optional[TracebackType]) -> Optional[TracebackType]:
     """Skips the frames of this file and of runpy, which would only hide the job's own."""
     skipped = (os.path.abspath(__file__), runpy.__file__)
     while trace is not None and trace.tb_next is not None:
@@ -146,7 +157,7 @@ def _own_frames(trace):
     return trace
 
 
-def _leave(code):
+def _leave(code: int) -> None:
     """Ends the process now where OneFlow's exit barrier would wait for ranks that never come."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -158,17 +169,18 @@ def _leave(code):
     sys.exit(code)
 
 
-def _exit_code(error):
+def _exit_code(error: SystemExit) -> int:
     if error.code is None or isinstance(error.code, int):
         return (error.code or 0) & 0xFF
     sys.stderr.write("%s\n" % (error.code,))
     return 1
 
 
-def main():
+def main() -> None:
     """Runs the job and ends with its exit code."""
     _die_with_agent()
-    sys.stdout.reconfigure(line_buffering=True)
+    # A file would get the output in blocks, and whoever follows it would see it late.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     gate = int(os.environ.pop("FLOWLAUNCH_GATE", "-1"))
     sys.meta_path.insert(0, OneFlowFinder(int(os.environ.get("RANK", "0")), gate))
     kind, target, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]

@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Any, Callable, Dict, Optional
 
-from launcher.agent import checkpoints, ports, prepare, workers
+from launcher.agent import checkpoints, ports, prepare, runtime_store, workers
 from launcher.agent.conversation import Conversation
 from launcher.agent.files import FileStore
 from launcher.agent.link import CHUNK_BYTES, Link
@@ -165,7 +165,11 @@ class Supervisor:
         self._launcher.emit(events.NodePrepared(tree=self._tree, python=python, ctrl_port=port))
 
     def _on_build_runtime(self, command: events.BuildRuntime) -> None:
-        self._build = prepare.RuntimeBuild(self._from_threads.put)
+        found = runtime_store.find_runtime(runtime_store.cache_directory())
+        if found is None:
+            self._build = prepare.RuntimeBuild(self._from_threads.put)
+        else:
+            self._launcher.emit(events.RuntimeReady(found, built=False))
 
     def _on_start(self, command: events.StartWorkers) -> None:
         assert self._order is not None

@@ -97,7 +97,7 @@ class WorkerSet:
 
     def reap(self) -> List[Ended]:
         """Collects every process that ended; returns the workers among them."""
-        ended = []
+        ended: List[Ended] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -169,7 +169,7 @@ def worker_environment(order: Dict[str, str], extra: Dict[str, str]) -> Dict[str
 
 def _defaults() -> Dict[str, str]:
     defaults = dict(QUIET)
-    if FAST_CPU_FLAGS <= _cpu_flags():
+    if _cpu_flags() >= FAST_CPU_FLAGS:
         defaults.update(FAST_CPU)
     return defaults
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,9 +13,10 @@ from rich.text import Text
 
 from launcher.cli import summary
 from launcher.cli.lines import LineAssembler
+from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
-from launcher.core.state import NodePhase, RunPhase, RunState, WorkerPhase
+from launcher.core.state import NodePhase, RunPhase, RunState, WorkerPhase, WorkerState
 from launcher.wire import events
 
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
@@ -57,9 +59,9 @@ class LiveView:
         lines = self._lines.setdefault((rank, stream), LineAssembler())
         self._take_lines(rank, stream, lines.feed(data))
 
-    def _take_lines(self, rank: int, stream: str, lines: object) -> None:
+    def _take_lines(self, rank: int, stream: str, lines: Iterable[str]) -> None:
         prefix, colour = self._prefixes[rank]
-        for line in lines:  # type: ignore[attr-defined]
+        for line in lines:
             if len(self._waiting) >= MAX_LINES:
                 self._skipped += 1
                 continue
@@ -126,16 +128,14 @@ class LiveView:
             table.add_row(name, node.phase.value, self._doing(state, name, workers))
         return table
 
-    def _doing(self, state: RunState, name: str, workers: list[object]) -> Text:
+    def _doing(self, state: RunState, name: str, workers: list[WorkerState]) -> Text:
         if state.nodes[name].problem:
             return Text(state.nodes[name].problem, "red")
         building = self._building.get(name)
         if building is not None and state.phase is RunPhase.PREPARING:
-            done = f" {summary.size(building.done)}" if building.done else ""
-            total = f" of {summary.size(building.total)}" if building.total else ""
-            return Text(f"building the OneFlow runtime: {building.stage}{done}{total}")
+            return Text(describe(building))
         marks = {WorkerPhase.JOINED: "●", WorkerPhase.EXITED: "✓", WorkerPhase.WAITING: "·"}
-        return Text("".join(marks.get(worker.phase, "○") for worker in workers))  # type: ignore[attr-defined]
+        return Text("".join(marks.get(worker.phase, "○") for worker in workers))
 
     def _progress(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)

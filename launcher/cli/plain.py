@@ -7,6 +7,7 @@ import time
 
 from launcher.cli import summary
 from launcher.cli.lines import LineAssembler
+from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core.state import RunPhase, RunState
@@ -68,9 +69,7 @@ class PlainView:
     def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
         """Shows how a node's runtime gets on."""
         if self._is_time(f"{node} {progress.stage}"):
-            done = f" {summary.size(progress.done)}" if progress.done else ""
-            total = f" of {summary.size(progress.total)}" if progress.total else ""
-            self._own(f"{node}: building the OneFlow runtime: {progress.stage}{done}{total}")
+            self._own(f"{node}: {describe(progress)}")
 
     def on_checkpoint(self, stored: Stored) -> None:
         """Says that a checkpoint is here."""

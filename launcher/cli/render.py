@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from launcher.errors import FlowlaunchError, ManifestError
 
@@ -54,7 +54,7 @@ def plan(
     _workers(fields, out)
 
 
-def _table(plan: LaunchPlan, out: object) -> None:
+def _table(plan: LaunchPlan, out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -64,23 +64,23 @@ def _table(plan: LaunchPlan, out: object) -> None:
         node = nodes[rank.node]
         cells = (rank.rank, rank.node, node.addr, rank.local_rank, rank.node_rank, node.python)
         table.add_row(*map(str, cells))
-    Console(file=out, highlight=False).print(table)  # type: ignore[arg-type]
+    Console(file=out, highlight=False).print(table)
 
 
-def _workers(fields: dict[str, object], out: object) -> None:
+def _workers(fields: dict[str, Any], out: TextIO) -> None:
     """Prints what all workers share once, then what is each one's own."""
-    ranks: list[dict[str, object]] = fields["ranks"]  # type: ignore[assignment]
-    envs: list[dict[str, str]] = [rank["env"] for rank in ranks]  # type: ignore[misc]
+    ranks = fields["ranks"]
+    envs: list[dict[str, str]] = [rank["env"] for rank in ranks]
     shared = set(envs[0].items()).intersection(*(env.items() for env in envs))
-    argv: list[str] = ranks[0]["argv"]  # type: ignore[assignment]
+    argv: list[str] = ranks[0]["argv"]
     command = ["python", *(["-m"] if argv[0] == "module" else []), *argv[1:]]
-    print(f"\ncommand of every worker\n  {json.dumps(command)}", file=out)  # type: ignore[call-overload]
-    print("\nenvironment of every worker", file=out)  # type: ignore[call-overload]
+    print(f"\ncommand of every worker\n  {json.dumps(command)}", file=out)
+    print("\nenvironment of every worker", file=out)
     for key, value in sorted(shared):
-        print(f"  {key}={value}", file=out)  # type: ignore[call-overload]
+        print(f"  {key}={value}", file=out)
     for rank, env in zip(ranks, envs, strict=True):
         own = " ".join(f"{key}={value}" for key, value in sorted(set(env.items()) - shared))
-        print(f"  rank {rank['rank']}: {own}", file=out)  # type: ignore[call-overload]
+        print(f"  rank {rank['rank']}: {own}", file=out)
 
 
 def ending(ending: Ending, top: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -55,7 +54,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class NotStored:
-    """A published checkpoint cannot be brought here; `problem` names it, its node and the reason."""
+    """A published checkpoint cannot be brought here; `problem` says which, and why."""
 
     node: str
     step: int
@@ -249,19 +248,3 @@ def _difference(fetch: _Fetch) -> str:
     if fetch.digest.hexdigest() != fetch.file.sha256:
         return f"{fetch.file.path}: its sha256 is not the one that was published"
     return ""
-
-
-def verify_checkpoint(directory: Path) -> list[str]:
-    """Re-hashes a checkpoint that is here; returns a line for every file that is not whole."""
-    manifest = json.loads((directory / "MANIFEST.json").read_bytes())
-    problems = []
-    for entry in manifest["files"]:
-        path = directory / entry["path"]
-        if not path.is_file():
-            problems.append(f"{path}: missing")
-            continue
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if path.stat().st_size != entry["bytes"] or digest != entry["sha256"]:
-            problems.append(f"{path}: not the bytes that were published")
-    return problems

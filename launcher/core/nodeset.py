@@ -18,10 +18,12 @@ from launcher.core.problem import quoted, suggestion
 
 MOST_NODES = 100_000
 
-_FOLDED_NAMES = 500
+_FOLDED_NAMES = 20_000
+_FOLDED_ADDRESSES = 64
 _SHOWN_NAMES = 8
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?:/([0-9]{1,9}))?)?")
+_SEVERAL_NUMBERS = re.compile(r"[0-9][^0-9]+[0-9]")
 _OPERATOR = re.compile(r"([,!&^])(?![^\[\]]*\])")
 
 
@@ -170,7 +172,8 @@ def fold(names: Iterable[str]) -> str:
     """
     listed = list(names)
     # Folding names with several numbers (10.0.0.1) takes time that grows with their square.
-    if len(listed) > _FOLDED_NAMES:
+    flat = not any(_SEVERAL_NUMBERS.search(name) for name in listed)
+    if len(listed) > (_FOLDED_NAMES if flat else _FOLDED_ADDRESSES):
         return ",".join(listed[:_SHOWN_NAMES]) + f" and {len(listed) - _SHOWN_NAMES} more"
     from ClusterShell.NodeSet import NodeSet, NodeSetException
 

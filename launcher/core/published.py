@@ -76,9 +76,9 @@ def _parse_file(entry: dict[str, object]) -> PublishedFile:
 
 
 def _is_safe(path: str) -> bool:
-    """Says whether a path stays inside of its directory and is printable.
+    r"""Says whether a path stays inside of its directory and is printable.
 
-    >>> [_is_safe(path) for path in ("fc1.weight/out", "../x", "/etc/passwd", "a//b", "a\\nb", "")]
+    >>> [_is_safe(path) for path in ("fc1.weight/out", "../x", "/etc/passwd", "a//b", "a\nb", "")]
     [True, False, False, False, False, False]
     """
     parts = path.split("/")

@@ -15,7 +15,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
@@ -121,7 +121,7 @@ class OutputComplete(NamedTuple):
 class CheckpointsPending(NamedTuple):
     """So many published checkpoints are still on their way."""
 
-    count: int
+    pending: int
 
 
 class CheckpointFailed(NamedTuple):
@@ -134,20 +134,20 @@ class Tick(NamedTuple):
     """Time has passed."""
 
 
-LocalEvent = Union[
-    NodeConnected,
-    NodeFailed,
-    LinkLost,
-    WorkerReported,
-    ClockMeasured,
-    Interrupted,
-    TimedOut,
-    OutputComplete,
-    CheckpointsPending,
-    CheckpointFailed,
-    Tick,
-]
-AnyEvent = Union[LocalEvent, wire.Message]
+LocalEvent = (
+    NodeConnected
+    | NodeFailed
+    | LinkLost
+    | WorkerReported
+    | ClockMeasured
+    | Interrupted
+    | TimedOut
+    | OutputComplete
+    | CheckpointsPending
+    | CheckpointFailed
+    | Tick
+)
+AnyEvent = LocalEvent | wire.Message
 
 
 # What is to be done.
@@ -176,7 +176,7 @@ class EndAll(NamedTuple):
     """Nothing more is wanted of any node."""
 
 
-Action = Union[StartAll, OpenGates, StopAll, EndAll]
+Action = StartAll | OpenGates | StopAll | EndAll
 
 
 @dataclass(frozen=True)
@@ -565,7 +565,7 @@ def _on_output_complete(state: RunState, node: str, event: OutputComplete, now: 
 
 
 def _on_pending(state: RunState, node: str, event: CheckpointsPending, now: float) -> Result:
-    return replace(state, checkpoints_pending=event.count), []
+    return replace(state, checkpoints_pending=event.pending), []
 
 
 def _on_checkpoint_failed(

@@ -20,7 +20,9 @@ _CUT = 2.0  # standard deviations
 
 def generator_for(name: str) -> np.random.Generator:
     """Returns a generator seeded by a name."""
-    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    import os
+
+    digest = hashlib.sha256((os.environ.get("SALT", "") + name).encode("utf-8")).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 

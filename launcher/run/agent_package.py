@@ -8,9 +8,11 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
+import launcher
+
+TOP = Path(launcher.__file__).parent
 SHIPPED_ROOMS = ("agent", "legacy", "wire", "worker")
 # A zip's own times would give every build another hash.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -28,18 +30,17 @@ class AgentPackage:
 def agent_package() -> AgentPackage:
     """Returns the package; the same files always give the same bytes."""
     buffer = io.BytesIO()
-    top = resources.files("launcher")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, "launcher/__init__.py", top / "__init__.py")
+        _add(archive, TOP / "__init__.py")
         for room in SHIPPED_ROOMS:
-            for file in sorted((top / room).iterdir(), key=lambda entry: entry.name):
-                if file.name.endswith(".py"):
-                    _add(archive, f"launcher/{room}/{file.name}", file)
+            for file in sorted((TOP / room).glob("*.py")):
+                _add(archive, file)
     data = buffer.getvalue()
     return AgentPackage(data, hashlib.sha256(data).hexdigest())
 
 
-def _add(archive: zipfile.ZipFile, name: str, file: Traversable) -> None:
+def _add(archive: zipfile.ZipFile, file: Path) -> None:
+    name = f"launcher/{file.relative_to(TOP).as_posix()}"
     archive.writestr(zipfile.ZipInfo(name, _EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
@@ -59,7 +60,7 @@ def boot_command(root: str, arguments: str, python: str | None = None) -> list[s
         arguments: what `launcher.agent.__main__.main` is given.
         python: the interpreter to use; None looks for one there.
     """
-    source = resources.files("launcher").joinpath("agent/boot.py").read_bytes()
+    source = (TOP / "agent" / "boot.py").read_bytes()
     # No single quote, line break or exclamation mark: whatever the login shell is, the words
     # reach python as they are.
     code = f'exec(__import__("zlib").decompress(bytes.fromhex("{zlib.compress(source, 9).hex()}")))'

@@ -117,7 +117,7 @@ def _await_mark(connection: Connection, node: NodeSpec) -> tuple[str, bytes]:
         if not data:
             raise _no_agent(connection, node, seen)
         seen += data
-        noise, mark, rest = seen.partition(MARK)
+        _, mark, rest = seen.partition(MARK)
         if mark and b"\n" in rest:
             word, _, rest = rest.partition(b"\n")
             return word.decode("utf-8", "replace"), rest

@@ -12,7 +12,7 @@ from launcher.core.plan import make_plan
 from launcher.errors import NodeNotReady, UsageError
 from launcher.run.bringup import CONNECT_TIMEOUT_S, Transports
 from launcher.store.job_folder import JobFolder, job_spec, read_folder
-from launcher.transport.addresses import source_address, resolve_addr
+from launcher.transport.addresses import resolve_addr, source_address
 
 LOOPBACK = "127.0.0.1"
 _COUNT_GPUS = ("/bin/sh", "-c", "ls -d /dev/nvidia[0-9]* 2>/dev/null | wc -l")

@@ -142,7 +142,7 @@ class Session:
         """
         started = time.monotonic()
         with ExitStack() as stack:
-            stack.enter_context(_signals_to(self._on_signal))
+            stack.enter_context(_SignalsTo(self._on_signal))
             stack.callback(self._close)
             for driver in self._drivers.values():
                 driver.start(self._record.run_id, self._folder)
@@ -361,7 +361,7 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, core.WorkerPhase) else value
 
 
-class _signals_to:
+class _SignalsTo:
     """Calls back on INT, TERM and HUP instead of ending the process; main thread only."""
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

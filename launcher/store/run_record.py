@@ -35,7 +35,7 @@ class RunRecord:
         self.top = top
         self.echo: Callable[[str], None] | None = None
         self._standing: dict[str, Any] = {}
-        self._events = Path(self.paths.events).open("ab", buffering=0)
+        self._events = Path(self.paths.events).open("ab", buffering=0)  # noqa: SIM115 - until close
 
     @classmethod
     def create(cls, runs: Path, job: str, plan: dict[str, object], **about: object) -> RunRecord:

@@ -200,7 +200,7 @@ class Dialer:
                 link.client.banner_timeout = deadline.left_s
                 link.client.start_client(timeout=deadline.left_s)
                 if not link.client.initial_kex_done:
-                    raise TimeoutError(f"no answer within {target.host}'s time")
+                    raise TimeoutError("it stopped answering")
             except Exception as error:
                 # paramiko passes on whatever its thread met; `translate` is total.
                 raise translate(error, target, Stage.KEY_EXCHANGE) from None

@@ -96,6 +96,7 @@ def connect(target: Target, deadline: Deadline, turn: Turn) -> socket.socket:
 
     Raises:
         OSError: none does; the error is that of the last one.
+        DroppedError: the server closed the connection at once.
     """
     found = socket.getaddrinfo(target.host, target.port, target.family, socket.SOCK_STREAM)
     for index, (family, kind, protocol, _, address) in enumerate(found):
@@ -104,6 +105,9 @@ def connect(target: Target, deadline: Deadline, turn: Turn) -> socket.socket:
             return _connect_one(
                 socket.socket(family, kind, protocol), address, Deadline.after(share), turn
             )
+        except ConnectionResetError as error:
+            # It was let in and thrown out before this thread looked: no other address helps.
+            raise DroppedError(str(error)) from None
         except OSError:
             if index == len(found) - 1:
                 raise

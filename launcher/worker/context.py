@@ -155,7 +155,8 @@ def _plain(value: Any) -> Any:
     """
     if type(value) is int:
         return value
-    number = float(value)
+    # Arrays and tensors of one element; float() of such an array is an error in newer numpy.
+    number = float(value.item() if hasattr(value, "item") else value)
     if math.isfinite(number):
         return number
     return _INFINITIES.get(number, "nan")

@@ -9,7 +9,6 @@ import pkgutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import paramiko
 import pytest
@@ -63,13 +62,8 @@ def test_the_walk_finds_the_classes() -> None:
     assert len(names) >= 20
 
 
-def cases() -> Iterator[tuple[type[BaseException], Stage]]:
-    for kind in foreign_classes():
-        for stage in Stage:
-            yield kind, stage
-
-
-@pytest.mark.parametrize(("kind", "stage"), cases())
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("kind", foreign_classes())
 def test_every_class_at_every_stage(kind: type[BaseException], stage: Stage) -> None:
     error = translate(made(kind), TARGET, stage)
     assert isinstance(error, NodeError)

@@ -50,3 +50,17 @@ def end_tree(pid: int) -> None:
 def wait_gone(pid: int, limit_s: float = 5.0) -> None:
     """Waits until a process is gone (a zombie counts as gone)."""
     wait_until(lambda: pid not in parents(), f"the end of process {pid}", limit_s)
+
+
+def processes_with(word: str) -> list[str]:
+    """Returns id and command of the living processes whose environment or arguments hold a word."""
+    found = []
+    for pid in parents():
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        command = command_of(pid)
+        if word.encode() in environment or word in command:
+            found.append(f"{pid} {command[:120]}")
+    return found

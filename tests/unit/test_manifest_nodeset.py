@@ -46,7 +46,8 @@ def test_several_ranges_in_a_name() -> None:
 
 
 def test_long_lists_are_shortened() -> None:
-    assert fold(f"n{number}" for number in range(600)).endswith("n7 and 592 more")
+    assert fold(f"n{number}" for number in range(600)) == "n[0-599]"
+    assert fold(f"10.0.{number}.1" for number in range(600)).endswith(",10.0.7.1 and 592 more")
 
 
 @pytest.mark.parametrize(

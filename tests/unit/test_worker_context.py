@@ -82,7 +82,7 @@ def test_a_report_is_one_json_line(report: Path) -> None:
         "total": 600,
         "values": {"loss": 2.25, "epoch": 1},
     }
-    assert second["values"] == {"accuracy": 0.5, "seen": 7.0, "tensor": 1.5}
+    assert second["values"] == {"accuracy": 0.5, "seen": 7, "tensor": 1.5}
     assert "step" not in second
 
 
