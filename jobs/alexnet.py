@@ -169,7 +169,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("-load", "--model_load_dir", metavar="RUN|DIR", help="begin with this checkpoint's weights")
     add("-save", "--model_save_dir", metavar="DIR", help="by hand: where to (./checkpoints)")
     add("--batch-size", type=command.positive, default=12, help="over all workers (%(default)s)")
-    add("--lr", type=command.rate, default=0.01, help="(%(default)s)")
+    add("--lr", type=command.rate, default=0.002, help="(%(default)s)")
     add("--momentum", type=command.fraction, default=0.0, help="(%(default)s)")
     add("--dropout", type=command.fraction, default=0.5, help="(%(default)s)")
     add("--seed", type=int, default=0, help="of weights and order (%(default)s)")

@@ -120,9 +120,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     if len(data) < 4 or data[:3] != bytes([0, 0, _IDX_UBYTE]):
         raise DataError(f"{path}: no idx file of unsigned bytes: it begins with {data[:4].hex()}")
     header = 4 + 4 * data[3]
+    if len(data) < header:
+        raise DataError(f"{path}: cut short within its header")
     shape = tuple(int(size) for size in np.frombuffer(data[4:header], ">u4"))
     wanted = header + int(np.prod(shape, dtype=np.int64))
-    if len(shape) != data[3] or len(data) != wanted:
+    if len(data) != wanted:
         raise DataError(f"{path}: {len(data)} bytes, its header says {wanted}")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 

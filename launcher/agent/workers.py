@@ -70,24 +70,29 @@ class WorkerSet:
         env = worker_environment(order.env, extra_env)
         env["FLOWLAUNCH_GATE"] = str(gate)
         env["FLOWLAUNCH_REPORT"] = self.log_path(order.rank, streams.REPORT)
-        with (
-            open(self.log_path(order.rank, streams.STDOUT), "ab") as out,
-            open(self.log_path(order.rank, streams.STDERR), "ab") as err,
-        ):
+        logs = [self._open_log(order.rank, name) for name in (streams.STDOUT, streams.STDERR)]
+        try:
             process = subprocess.Popen(
                 [self._python, BOOTSTRAP] + list(order.argv),
                 cwd=self._workdir,
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
+                stdout=logs[0],
+                stderr=logs[1],
                 pass_fds=(gate,),
                 start_new_session=True,
             )
+        finally:
+            for fd in logs:
+                os.close(fd)
         # Reaped by waitpid(-1) in `reap`, together with adopted orphans; Popen must not try.
         process.returncode = 0
         self._ranks[process.pid] = order.rank
         return process.pid
+
+    def _open_log(self, rank: int, stream: str) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self.log_path(rank, stream), flags, 0o600)
 
     def open_gate(self) -> None:
         """Lets the workers go on that wait at their import of oneflow."""

@@ -46,7 +46,7 @@ def install(placement: str = "") -> None:
         sys.meta_path.append(_MnistUtilFinder())
     if read_launch().rank > 0:
         # Every worker runs the whole script; what it prints is to be seen once.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")
 
 
 def _import(

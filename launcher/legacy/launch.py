@@ -43,7 +43,8 @@ def read_launch(environ: typing.Mapping[str, str] = os.environ) -> Launch:
     machines = json.loads(environ.get("FLOWLAUNCH_MACHINES") or "[]")
     port = environ.get("MASTER_PORT")
     return Launch(
-        rank=int(environ.get("RANK", "0")),
+        # By hand, importing oneflow sets RANK to -1 for the only worker.
+        rank=max(int(environ.get("RANK", "0")), 0),
         world_size=int(environ.get("WORLD_SIZE", "1")),
         node_rank=int(environ.get("FLOWLAUNCH_NODE_RANK", "0")),
         machines=tuple(str(machine["addr"]) for machine in machines),

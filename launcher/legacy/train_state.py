@@ -15,12 +15,10 @@ import oneflow as flow
 from launcher.legacy.mesh import Mesh
 from launcher.legacy.optimizers import ADAM, MOMENTUM
 from launcher.legacy.program import Program
+from launcher.legacy.snapshot import Form
 
 if typing.TYPE_CHECKING:
     Array = np.ndarray[typing.Any, typing.Any]
-
-Form = typing.Tuple[typing.Tuple[int, ...], typing.Any]
-"""A shape, and a dtype of numpy."""
 
 _STEP = "System-Train-TrainStep"
 _SUFFIXES = {MOMENTUM: ("-momentum",), ADAM: ("-m", "-v")}

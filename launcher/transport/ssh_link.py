@@ -127,6 +127,8 @@ class Link:
             # Wakes paramiko's thread, which would sit in recv up to a second longer.
             self._stream.shutdown(socket.SHUT_RDWR)
         self.client.close()
+        # Ends the timer that paramiko leaves running where a handshake failed.
+        self.client.packetizer.complete_handshake()
         self._stream.close()
         if self.client.ident is not None and self.client is not threading.current_thread():
             self.client.join(2 * self.client._active_check_timeout)
@@ -175,6 +177,8 @@ class SshConnection:
         Raises:
             NodeLost: the connection broke, or was closed here.
         """
+        if self._closed:
+            raise self._lost()
         if not self._pending:
             self._pending = memoryview(self._take())
         piece, self._pending = self._pending[:max_bytes], self._pending[max_bytes:]
@@ -238,7 +242,8 @@ def run_command(link: Link, argv: Sequence[str], timeout_s: float) -> paramiko.C
         channel = link.client.open_session(
             window_size=WINDOW_BYTES, max_packet_size=PACKET_BYTES, timeout=timeout_s
         )
-        channel.exec_command(shlex.join(argv))
+        # Names of files that are no UTF-8 pass as the bytes that they are.
+        channel.exec_command(shlex.join(argv).encode("utf-8", "surrogateescape"))
     except Exception as error:
         # Whatever paramiko lets through: `translate` is total.
         raise translate(error, link.target, Stage.COMMAND) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from launcher.transport.ssh_socket import (
 )
 from launcher.transport.ssh_target import Target
 
+_SPARE_S = 5.0
 _KEY_TYPES = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -39,11 +40,11 @@ _KEY_TYPES = (
 
 
 class KnownHosts:
-    """The known_hosts files, each read once, and written by one thread at a time."""
+    """The known_hosts files, each read once a version, and written by one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: dict[Path, tuple[KnownKey, ...]] = {}
+        self._files: dict[Path, tuple[object, tuple[KnownKey, ...]]] = {}
 
     def about(self, target: Target) -> tuple[KnownKey, ...]:
         """Returns what is known of a server, under its name with the port, else without it.
@@ -76,19 +77,32 @@ class KnownHosts:
         line = host_keys.known_line(_name(target), key_type, blob, hashed=target.hash_known_hosts)
         with self._lock:
             host_keys.record(target.known_hosts[0], line)
-            self._files.pop(target.known_hosts[0], None)
 
     def _read(self, path: Path) -> tuple[KnownKey, ...]:
         with self._lock:
-            if path not in self._files:
-                self._files[path] = tuple(host_keys.read_known_hosts(path))
-            return self._files[path]
+            version = _version(path)
+            if path not in self._files or self._files[path][0] != version:
+                self._files[path] = version, tuple(host_keys.read_known_hosts(path))
+            return self._files[path][1]
+
+
+def _version(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _name(target: Target) -> str:
     if target.is_alias_name:
         return target.known_name
     return host_keys.entry_name(target.known_name, target.port)
+
+
+def _route(hop: Target) -> Target:
+    """Returns what a hop is for every node behind it: its target without the node's name."""
+    return replace(hop, node="", hops=tuple(_route(before) for before in hop.hops))
 
 
 def key_types_for(entries: Sequence[KnownKey], pinned: str | None) -> tuple[str, ...]:
@@ -154,22 +168,30 @@ class Dialer:
         if not target.hops:
             return None
         hop = target.hops[-1]
+        route = _route(hop)
         with self._lock:
-            lock = self._hop_locks.setdefault(hop, threading.Lock())
+            lock = self._hop_locks.setdefault(route, threading.Lock())
         with lock:
-            link = self._hops.get(hop)
+            link = self._hops.get(route)
             if link is None or not link.is_alive:
                 link = self.dial(hop, timeout_s)
                 with self._lock:
-                    self._hops[hop] = link
+                    self._hops[route] = link
         return link
 
     def _once(self, target: Target, via: Link | None, deadline: Deadline, turn: Turn) -> Link:
         if self.closing.is_set():
             raise _closing(target)
         types = key_types_for(self._about(target), target.pinned)
+        shown: paramiko.PKey | None = None
         while True:
-            link = self._shake_hands(target, via, types, deadline, turn)
+            try:
+                link = self._shake_hands(target, via, types, deadline, turn)
+            except NodeUnreachable:
+                if shown is None:
+                    raise
+                # It has no key of the types that were left to ask for.
+                raise _not_the_pinned(target, shown) from None
             with _closed_on_error(link):
                 shown = link.client.get_remote_server_key()
                 # Only the server knows which of its keys a pinned fingerprint is of: ask for the
@@ -196,7 +218,8 @@ class Dialer:
         link = self._reach(target, via, types, deadline.sooner(target.connect_timeout_s), turn)
         with _closed_on_error(link):
             try:
-                link.client.handshake_timeout = deadline.left_s
+                # start_client's own time is to run out first: it can say what happened.
+                link.client.handshake_timeout = deadline.left_s + _SPARE_S
                 link.client.banner_timeout = deadline.left_s
                 link.client.start_client(timeout=deadline.left_s)
                 if not link.client.initial_kex_done:

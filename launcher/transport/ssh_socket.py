@@ -28,6 +28,8 @@ _TAIL_BYTES = 2048
 _USER_TIMEOUT_MS = 45_000
 _END_LIMIT_S = 2.0
 _TOO_MANY = b"MaxStartups"
+# Linux alone tells a half-closed connection apart.
+_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 
 class DroppedError(Exception):
@@ -180,7 +182,7 @@ def wait_banner(sock: socket.socket, target: Target, deadline: Deadline, turn: T
 def _wait_for_more(sock: socket.socket, deadline: Deadline) -> None:
     """Gives a banner that comes in pieces time to become whole, or to end."""
     poll = select.poll()
-    poll.register(sock, select.POLLRDHUP)
+    poll.register(sock, _HUNG_UP)
     poll.poll(min(_PATIENCE_S, deadline.left_s) * 1000)
 
 

@@ -36,6 +36,7 @@ NASTY = (
     "* ? [a-z] ~ {a,b}",
     "back\\slash",
     "ünïcødé 机器",
+    b"no utf-8: \xff\xfe".decode("utf-8", "surrogateescape"),
     "-n --",
     ";&|<>!#",
 )
@@ -117,9 +118,9 @@ def test_receive_gives_no_more_than_asked(way: Way) -> None:
 
 @pytest.mark.parametrize("words", [NASTY, *[(word,) for word in NASTY]], ids=repr)
 def test_words_arrive_as_they_are(way: Way, words: Sequence[str]) -> None:
-    code = "import sys; sys.stdout.write(repr(sys.argv[1:]))"
+    code = "import os, sys; print([os.fsencode(word) for word in sys.argv[1:]])"
     connection = way.python(code, *words)
-    assert read_all(connection).decode() == repr(list(words))
+    assert read_all(connection).decode().strip() == repr([os.fsencode(word) for word in words])
 
 
 def test_output_ends_and_the_status_is_known(way: Way) -> None:

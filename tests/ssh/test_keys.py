@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import getpass
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from launcher.core.model import SshSpec
 from launcher.errors import LoginRefused
 from launcher.transport.ssh import SshTransport
+from tests.support.asyncssh_server import running_asyncssh
 from tests.support.keys import KeyPair, make_key
 from tests.support.servers import SshHost
 from tests.support.sshd import find_sshd, running_sshd
@@ -223,11 +225,8 @@ def test_an_agent_that_is_gone_is_said(shared_ssh_host: SshHost, tmp_path: Path)
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_certificate(tmp_path: Path, no_agent: None, beside: bool) -> None:
     authority, identity = make_key(tmp_path / "ca"), make_key(tmp_path / "key")
-    subprocess.run(
-        ["ssh-keygen", "-q", "-s", str(authority.path), "-I", "me", "-n", "root,me"]
-        + [f"{identity.path}.pub"],
-        check=True,
-    )
+    sign = ["ssh-keygen", "-q", "-s", str(authority.path), "-I", "me", "-n", getpass.getuser()]
+    subprocess.run([*sign, f"{identity.path}.pub"], check=True)
     cert = Path(f"{identity.path}-cert.pub")
     lines = [f"IdentityFile {identity.path}"]
     if not beside:
@@ -249,3 +248,40 @@ def test_the_default_key_files(
     (tmp_path / ".ssh" / "id_ed25519").touch(mode=0o600)
     (tmp_path / ".ssh" / "id_ed25519").write_bytes(source.read_bytes())
     log_in(configured(shared_ssh_host, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def password_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHost]:
+    with running_asyncssh(tmp_path_factory.mktemp("password"), password=PHRASE) as host:
+        yield host
+
+
+def test_a_password_is_asked_for_once_for_all_nodes(
+    password_host: SshHost, tmp_path: Path, no_agent: None
+) -> None:
+    host = configured(password_host, tmp_path, "IdentityFile none", "User train")
+    person = Person(PHRASE)
+    transport = SshTransport(host.files, prompt=person)
+    for _ in range(3):
+        connection = transport.open(host.node, ["echo", "in"], timeout_s=15.0)
+        assert connection.receive(10) == b"in\n"
+    transport.close()
+    assert len(person.questions) == 1
+    assert "Password of train" in person.questions[0]
+
+
+def test_a_wrong_password(password_host: SshHost, tmp_path: Path, no_agent: None) -> None:
+    host = configured(password_host, tmp_path, "IdentityFile none")
+    error = refusal(host, Person("wrong"))
+    assert "password: not accepted" in error.message
+    assert "wrong" not in error.message
+
+
+def test_nobody_to_ask_for_a_password(
+    password_host: SshHost, tmp_path: Path, no_agent: None
+) -> None:
+    host = configured(password_host, tmp_path, "IdentityFile none")
+    assert "no key to try" in refusal(host).message
+    person = Person(PHRASE)
+    refusal(configured(password_host, tmp_path, "IdentityFile none", "BatchMode yes"), person)
+    assert person.questions == []

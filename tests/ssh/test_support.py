@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -11,8 +12,14 @@ import pytest
 
 from launcher.transport.ssh import SshTransport
 from tests.support.leaks import assert_nothing_left, held_now
-from tests.support.netns import NetHost, namespaces
+from tests.support.netns import SSH_PORT, NetHost, namespaces
 from tests.support.servers import SshHost
+
+
+def dial(host: NetHost, limit_s: float = 1.0) -> list[str]:
+    """Returns a command that reaches a host's sshd, or fails."""
+    code = f"import socket; socket.create_connection(({host.address!r}, {SSH_PORT}), {limit_s})"
+    return [sys.executable, "-c", code]
 
 
 def output(host: SshHost, *argv: str) -> str:
@@ -37,18 +44,17 @@ def test_hosts_have_their_own_address_home_and_key(
     for host, ssh in zip(hosts, served, strict=True):
         assert output(ssh, "sh", "-c", "echo $HOME") == str(ssh.home)
         assert host.address in output(ssh, "ip", "-4", "addr", "show", "dev", "eth0")
-    assert "0% packet loss" in hosts[0].run(["ping", "-c", "1", "-W", "2", hosts[1].address])
+    hosts[0].run(dial(hosts[1]))
 
 
 def test_a_link_goes_down_and_up(netns_hosts: Callable[[int], list[NetHost]]) -> None:
     first, second = netns_hosts(2)
-    ping = ["ping", "-c", "1", "-W", "1", second.address]
-    first.run(ping)
+    first.run(dial(second))
     second.link_down()
-    with pytest.raises(AssertionError):
-        first.run(ping)
+    with pytest.raises(AssertionError, match="timed out"):
+        first.run(dial(second))
     second.link_up()
-    first.run(["ping", "-c", "1", "-w", "5", second.address])
+    first.run(dial(second, 5.0))
 
 
 def test_namespaces_are_taken_away(netns_hosts: Callable[[int], list[NetHost]]) -> None:

@@ -31,8 +31,9 @@ def running_asyncssh(
     name: str = "node",
     address: str = "127.0.0.1",
     identity: KeyPair | None = None,
+    password: str = "",
 ) -> Iterator[SshHost]:
-    """Runs the server, which lets one key in; the same offer as `running_sshd`."""
+    """Runs the server, which lets one key in, or a password; else like `running_sshd`."""
     home = directory / "home"
     home.mkdir(parents=True, exist_ok=True)
     host_key, client = (
@@ -45,6 +46,7 @@ def running_asyncssh(
         "host_key": str(host_key.path),
         "authorized": str(directory / "authorized_keys"),
         "home": str(home),
+        "password": password,
     }
     log = directory / "asyncssh.log"
     with log.open("wb") as sink, _process(order, sink) as process:
@@ -105,11 +107,22 @@ async def _serve(order: dict[str, str]) -> None:
         else:
             process.exit(status)
 
+    class Doorkeeper(asyncssh.SSHServer):  # type: ignore[misc]
+        def begin_auth(self, username: str) -> bool:
+            return True
+
+        def password_auth_supported(self) -> bool:
+            return bool(order["password"])
+
+        def validate_password(self, username: str, password: str) -> bool:
+            return password == order["password"]
+
     server = await asyncssh.listen(
         order["address"],
         0,
         server_host_keys=[order["host_key"]],
         authorized_client_keys=order["authorized"],
+        server_factory=Doorkeeper,
         process_factory=handle,
         encoding=None,
         allow_scp=False,

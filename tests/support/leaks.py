@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deadline import wait_until
-from tests.support.processes import command_of, parents
+from tests.support.processes import command_of
 
 _GRACE_S = 3.0
 # pytest-timeout's own watchdog; it may start or end in the middle.
@@ -67,8 +68,12 @@ def _files() -> dict[int, str]:
 
 
 def _children() -> dict[int, str]:
-    own = os.getpid()
-    return {pid: command_of(pid) for pid, parent in parents().items() if parent == own}
+    found: dict[int, str] = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            pids = (task / "children").read_text().split()
+            found |= {int(pid): command_of(int(pid)) or "ended, not waited for" for pid in pids}
+    return found
 
 
 def assert_nothing_left(before: Held, grace_s: float = _GRACE_S) -> None:
