@@ -137,12 +137,13 @@ def _folders(options: argparse.Namespace) -> Iterator[tuple[Path, Path, str]]:
         return
     with tempfile.TemporaryDirectory(prefix="drawn-shapes-") as folder:
         for name, seed in (("train", 1), ("eval", 2)):
-            _draw(Path(folder) / name, seed)
+            draw(Path(folder) / name, seed)
         evaluated = Path(options.eval_dir) if options.eval_dir else Path(folder) / "eval"
         yield Path(folder) / "train", evaluated, "drawn shapes"
 
 
-def _draw(folder: Path, seed: int) -> None:
+def draw(folder: Path, seed: int) -> None:
+    """Writes the drawn shapes as a data set of eight parts."""
     folder.mkdir()
     messages = [
         records.frame(records.encode(jpeg, label))

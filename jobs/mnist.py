@@ -81,7 +81,8 @@ def _draw() -> DigitSet:
 
 def _read_npz(path: Path) -> list[npt.NDArray[np.generic]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: numpy leaves a file open that turns out to be no zip.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = [name for name in _ARRAYS if name not in arrays]
             if missing:
                 raise DataError(f"{path}: not mnist.npz, it lacks {', '.join(missing)}")

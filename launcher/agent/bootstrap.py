@@ -14,27 +14,23 @@ What OneFlow 0.9.0 needs help with:
   traceback is printed and the process ends at once, without it.
 """
 
-import importlib.abc
+from __future__ import annotations
+
+# Each import here is paid once a worker, on every node at once: what is needed only in case of
+# need is imported there. importlib.abc alone would double the start.
 import importlib.machinery
-import json
 import os
 import runpy
 import sys
 import time
-import traceback
-from importlib.machinery import ModuleSpec
-from types import ModuleType, TracebackType
-from typing import Any, Callable, List, Optional, Sequence
 
-_PR_SET_PDEATHSIG = 1
-_SIGKILL = 9
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType, TracebackType
+    from typing import Any, Callable, List, Optional, Sequence
+
 _ENV_MODULE = "oneflow.framework.env_util"
-
-
-def _die_with_agent() -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
 def report(kind: str, **fields: object) -> None:
@@ -42,6 +38,8 @@ def report(kind: str, **fields: object) -> None:
     path = os.environ.get("FLOWLAUNCH_REPORT")
     if not path:
         return
+    import json
+
     line = json.dumps(dict(fields, kind=kind, time=time.time())) + "\n"
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -50,7 +48,7 @@ def report(kind: str, **fields: object) -> None:
         os.close(fd)
 
 
-class OneFlowFinder(importlib.abc.MetaPathFinder):
+class OneFlowFinder:
     """Sees the import of oneflow begin and end, and mends its settings in between."""
 
     def __init__(self, rank: int, gate_fd: int) -> None:
@@ -178,7 +176,6 @@ def _exit_code(error: SystemExit) -> int:
 
 def main() -> None:
     """Runs the job and ends with its exit code."""
-    _die_with_agent()
     # A file would get the output in blocks, and whoever follows it would see it late.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     gate = int(os.environ.pop("FLOWLAUNCH_GATE", "-1"))
@@ -189,6 +186,8 @@ def main() -> None:
     except SystemExit as error:
         _leave(_exit_code(error))
     except BaseException as error:
+        import traceback
+
         error.__traceback__ = _own_frames(error.__traceback__)
         traceback.print_exception(type(error), error, error.__traceback__)
         report("exception", type=type(error).__name__, message=str(error)[:2000])

@@ -100,9 +100,12 @@ class Conversation:
         try:
             for frame in self._decoder.feed(data):
                 self._obey(events.decode(frame))
-        except codec.WireError:
+        except codec.WireError as error:
             # Whoever speaks like that is no launcher of this version; the workers go on.
-            self.drop()
+            self.emit(
+                events.NodeUnusable("protocol", "the agent was told nonsense: %s" % error, "")
+            )
+            self.close()
 
     def _on_visitor(self, mask: int) -> None:
         """A later launcher connects and brings its three descriptors."""

@@ -10,6 +10,10 @@ from launcher.wire.order import TreeFile
 from launcher.wire.tree import tree_hash
 
 
+class FileDiffersError(Exception):
+    """A file arrived with other bytes than those that it was announced with."""
+
+
 class FileStore:
     """Files by the hash of their content, shared by every run of this user on this node."""
 
@@ -38,7 +42,7 @@ class FileStore:
         """Takes a piece of a file; returns whether the file is whole now.
 
         Raises:
-            WireError: what arrived is not the file of that hash.
+            FileDiffersError: what arrived is not the file of that hash.
             OSError: the disk is full, or does not let us write.
         """
         final = self.path(sha256)
@@ -54,7 +58,7 @@ class FileStore:
         del self._arriving[sha256]
         if digest.hexdigest() != sha256:
             os.unlink(partial)
-            raise WireError("a file arrived damaged")
+            raise FileDiffersError(sha256)
         os.rename(partial, final)
         return True
 

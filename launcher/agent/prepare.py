@@ -3,12 +3,15 @@
 import os
 import shutil
 import threading
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from launcher.agent import ports, runtime_store
 from launcher.agent.files import FileStore, build_tree
 from launcher.wire import events
 from launcher.wire.order import NodeOrder
+
+if TYPE_CHECKING:
+    from launcher.agent.wheelhouse import Build
 
 # Logs, reports and a checkpoint need room beyond the files themselves.
 MIN_FREE_BYTES = 64 * 1024 * 1024
@@ -79,6 +82,15 @@ def disk_problem(error: OSError) -> Unusable:
     )
 
 
+def file_differs() -> Unusable:
+    """Returns the words for a file that came with other bytes than it was announced with."""
+    return Unusable(
+        "file_differs",
+        "a file of the job's folder arrived changed",
+        "was it written to while the run started? Keep such files out of the folder, start again",
+    )
+
+
 def find_python(order: NodeOrder) -> Optional[str]:
     """Returns the workers' interpreter, or None where the runtime must be built first.
 
@@ -108,11 +120,19 @@ def find_python(order: NodeOrder) -> Optional[str]:
 class RuntimeBuild:
     """The build of the runtime in a thread, so that the agent goes on answering."""
 
-    def __init__(self, emit: Callable[[events.Event], None]) -> None:
-        """Starts the build; `emit` takes its progress, from the thread."""
+    def __init__(
+        self, emit: Callable[[events.Event], None], build: "Optional[Build]" = None
+    ) -> None:
+        """Starts the build.
+
+        Args:
+            emit: takes its progress, from the thread.
+            build: builds in another way than the usual one.
+        """
         self.python: Optional[str] = None
         self.problem: Optional[Unusable] = None
         self._emit = emit
+        self._how = build
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._build, name="runtime-build")
         self._thread.start()
@@ -122,9 +142,8 @@ class RuntimeBuild:
         from launcher.agent import runtime
 
         try:
-            self.python = runtime.build_runtime(
-                runtime_store.cache_directory(), self._progress, self._stop.is_set
-            )
+            build = self._how or runtime.build_runtime
+            self.python = build(runtime_store.cache_directory(), self._progress, self._stop.is_set)
         except runtime.RuntimeBuildError as error:
             self.problem = Unusable("no_runtime", error.message, error.hint)
         except OSError as error:

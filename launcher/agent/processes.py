@@ -10,12 +10,19 @@ import os
 import signal
 from typing import Dict, List
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None)
 
 
 def adopt_orphans() -> None:
     """Makes this process the parent of every orphan among its descendants (Linux 3.4)."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Lets the kernel end this process when its parent ends; kept over an exec."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def descendants() -> List[int]:

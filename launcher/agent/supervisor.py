@@ -11,14 +11,18 @@ import selectors
 import signal
 import socket
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
 from launcher.agent import checkpoints, ports, prepare, runtime_store, workers
 from launcher.agent.conversation import Conversation
-from launcher.agent.files import FileStore
+from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import CHUNK_BYTES, Link
 from launcher.agent.output import Output
 from launcher.wire import codec, events, order
+
+if TYPE_CHECKING:
+    from launcher.agent.dialling import Doors
+    from launcher.agent.wheelhouse import Wheelhouse
 
 # Output is joined for as long as this before it is sent.
 TICK_S = 0.03
@@ -49,6 +53,8 @@ class Supervisor:
         self._order: Optional[order.NodeOrder] = None
         self._wanted: "set[str]" = set()
         self._build: Optional[prepare.RuntimeBuild] = None
+        self._doors: "Optional[Doors]" = None
+        self._wheelhouse: "Optional[Wheelhouse]" = None
         self._tree = ""
         self._python = ""
         self._workers: Optional[workers.WorkerSet] = None
@@ -117,6 +123,8 @@ class Supervisor:
             obey(self, command)
         except prepare.Unusable as problem:
             self._launcher.emit(problem.event)
+        except FileDiffersError:
+            self._launcher.emit(prepare.file_differs().event)
         except OSError as error:
             self._launcher.emit(prepare.disk_problem(error).event)
 
@@ -225,6 +233,43 @@ class Supervisor:
 
     def _on_ping(self, command: events.Ping) -> None:
         self._launcher.emit(events.Pong(command.sent, time.time()))
+
+    def _on_report_facts(self, command: events.ReportFacts) -> None:
+        from launcher.agent import errands, facts
+
+        errands.start("facts", lambda: facts.report(command, self._run_dir), self._from_threads.put)
+
+    def _on_bind_ports(self, command: events.BindPorts) -> None:
+        from launcher.agent import dialling
+
+        self._doors, bound = dialling.open_doors(command, self._doors)
+        self._launcher.emit(bound)
+
+    def _on_dial_peers(self, command: events.DialPeers) -> None:
+        from launcher.agent import dialling, errands
+
+        errands.start("dialling", lambda: dialling.answer(command), self._from_threads.put)
+
+    def _on_offer_wheels(self, command: events.OfferWheels) -> None:
+        from launcher.agent import wheelhouse
+
+        self._wheelhouse, wanted = wheelhouse.open_wheelhouse(command, self._wheelhouse)
+        self._launcher.emit(wanted)
+
+    def _on_put_wheel(self, command: events.PutWheel) -> None:
+        if self._wheelhouse is not None:
+            self._wheelhouse.put(command)
+
+    def _on_install_runtime(self, command: events.InstallRuntime) -> None:
+        from launcher.agent import wheelhouse
+
+        self._build = prepare.RuntimeBuild(self._from_threads.put, wheelhouse.build_of(command))
+
+    def _on_remove_runtime(self, command: events.RemoveRuntime) -> None:
+        from launcher.agent import errands, wheelhouse
+
+        remove = wheelhouse.remove_runtime
+        errands.start("remove", lambda: remove(self._run_dir), self._from_threads.put)
 
     def _on_end_run(self, command: events.EndRun) -> None:
         self._end_wanted = True
@@ -336,4 +381,11 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.FetchFile: Supervisor._on_fetch,
     events.Ping: Supervisor._on_ping,
     events.EndRun: Supervisor._on_end_run,
+    events.ReportFacts: Supervisor._on_report_facts,
+    events.BindPorts: Supervisor._on_bind_ports,
+    events.DialPeers: Supervisor._on_dial_peers,
+    events.OfferWheels: Supervisor._on_offer_wheels,
+    events.PutWheel: Supervisor._on_put_wheel,
+    events.InstallRuntime: Supervisor._on_install_runtime,
+    events.RemoveRuntime: Supervisor._on_remove_runtime,
 }

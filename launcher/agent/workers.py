@@ -81,6 +81,8 @@ class WorkerSet:
                 stderr=logs[1],
                 pass_fds=(gate,),
                 start_new_session=True,
+                # Safe: the agent has no other thread when it starts workers.
+                preexec_fn=processes.die_with_parent,
             )
         finally:
             for fd in logs:

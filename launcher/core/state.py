@@ -269,15 +269,23 @@ class RunState:
         """The worker that failed first of itself; None where none did.
 
         An end that our own TERM brought about is never one. OneFlow's abort after another's death
-        is one only where no other failure is known.
+        is one only where no other failure is known. Where a node failed first, no worker did.
         """
-        own = [end for end in self.failures if not _is_our_doing(end)]
+        first = next((end for end in self.failures if not end.after_stop), None)
+        if first is None and self.stop_reason is StopReason.NODE_FAILED:
+            return None
+        own = [end for end in self.failures if not _is_our_doing(end, first)]
         primary = [end for end in own if end.signal != SIGABRT]
         return next(iter(primary or own), None)
 
 
-def _is_our_doing(end: Exit) -> bool:
-    return end.after_stop and end.signal in (SIGTERM, SIGKILL, SIGABRT)
+def _is_our_doing(end: Exit, first: Exit | None) -> bool:
+    """Says whether we ended a worker; `first` is the failure for which we began to."""
+    if not end.after_stop or end.signal not in (SIGTERM, SIGKILL, SIGABRT):
+        return False
+    # The word of a slow link comes late: what ended before there was a reason to stop it was
+    # ended by something else.
+    return end.signal == SIGABRT or first is None or end.at >= first.at
 
 
 def new_run(workers: Mapping[int, str], *, grace_s: float = 5.0) -> RunState:
@@ -402,7 +410,11 @@ def _advance_collecting(state: RunState, now: float) -> Result:
         worker.open_streams and worker.phase is not WorkerPhase.WAITING and _can_tell(state, worker)
         for worker in state.workers.values()
     )
-    if (open_streams or state.checkpoints_pending) and state.interrupts < 2:
+    # A checkpoint comes from a node; where none is left, none comes.
+    checkpoints = state.checkpoints_pending and any(
+        node.is_reachable for node in state.nodes.values()
+    )
+    if (open_streams or checkpoints) and state.interrupts < 2:
         return state, []
     return replace(_note_missing(state), phase=RunPhase.ENDED), [EndAll()]
 
@@ -414,6 +426,13 @@ def _note_missing(state: RunState) -> RunState:
         if worker.phase is not WorkerPhase.WAITING
         for stream in sorted(worker.open_streams)
     ]
+    if state.stop_reason is None:
+        # Nobody said that such a worker ended with 0, so the run did not end well.
+        lines += [
+            f"{worker.node}: rank {rank}: how it ended"
+            for rank, worker in state.workers.items()
+            if worker.exit is None
+        ]
     if state.checkpoints_pending:
         lines.append(f"{state.checkpoints_pending} published checkpoint(s)")
     return replace(state, missing=(*state.missing, *lines))
@@ -481,13 +500,20 @@ def _on_failed(state: RunState, node: str, event: NodeFailed, now: float) -> Res
     if state.phase is RunPhase.RUNNING:
         phase = NodePhase.FAILED
     state = _with_node(state, node, phase=phase, problem=event.message, hint=event.hint)
-    if state.phase is RunPhase.PREPARING and state.deadline is None:
-        state = replace(state, deadline=now + GATHER_FAILURES_S)
-    return state, []
+    return _gather(state, now), []
 
 
 def _on_link_lost(state: RunState, node: str, event: LinkLost, now: float) -> Result:
-    return _lose(state, node, event.message), []
+    if node not in state.nodes:
+        return state, []
+    return _gather(_lose(state, node, event.message), now), []
+
+
+def _gather(state: RunState, now: float) -> RunState:
+    """Gives the other nodes some time, from the first failure on, to say what they lack too."""
+    if state.phase is RunPhase.PREPARING and state.deadline is None:
+        return replace(state, deadline=now + GATHER_FAILURES_S)
+    return state
 
 
 def _on_started(state: RunState, node: str, event: wire.WorkerStarted, now: float) -> Result:
@@ -532,6 +558,8 @@ def _on_exited(state: RunState, node: str, event: wire.WorkerExited, now: float)
 def _on_stopped(state: RunState, node: str, event: wire.WorkersStopped, now: float) -> Result:
     known = state.nodes.get(node)
     if known is None or not known.is_reachable or event.left:
+        return state, []
+    if state.phase is RunPhase.PREPARING:
         return state, []
     return _with_node(state, node, phase=NodePhase.STOPPED), []
 

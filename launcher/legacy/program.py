@@ -6,6 +6,7 @@ takes a few microseconds only.
 
 from __future__ import annotations
 
+import sys
 import typing
 
 import numpy as np
@@ -16,10 +17,13 @@ from launcher.legacy.initializers import generator_for
 from launcher.legacy.mesh import Mesh
 from launcher.legacy.optimizers import UpdateRule
 from launcher.legacy.variables import Variables
+from launcher.worker import context
 
 if typing.TYPE_CHECKING:
     Array = np.ndarray[typing.Any, typing.Any]
     Tensors = typing.Sequence[typing.Any]
+
+_DRY_RUN_STEPS = 5
 
 
 class Program:
@@ -59,6 +63,8 @@ class Program:
         self._fed = [blob for blob in needed if not blob.inputs and blob not in inputs]
         self._masks = [mask for mask in trace.masks if mask.blob in needed]
         self._readers = [source.open(mesh) for source in trace.sources]
+        self._losses = [loss for loss in losses if loss in ends]
+        self._worker = context() if rule and mesh.rank == 0 else None
         self._computed = [end for end in dict.fromkeys(ends) if end not in self._arguments]
         parameters = {blob: variables.parameter(name, mesh) for name, blob in shared.items()}
         self._net = _Network(needed, self._fed, parameters, self._computed, losses)
@@ -74,7 +80,11 @@ class Program:
 
         Returns:
             What waits for the step and gives the returned values by blob.
+
+        Raises:
+            SystemExit: this is a dry run, and it has trained enough.
         """
+        self._stop_dry_run()
         whole = dict(zip(self._arguments, arguments))
         fed = {blob: array for blob, array in whole.items() if blob in self._fed}
         fed.update((mask.blob, self._drawn(mask)) for mask in self._masks)
@@ -85,12 +95,14 @@ class Program:
             given.update(reader.read())
         results = self._run([given[blob] for blob in self._fed])
         self.steps += 1
+        number = self.steps
 
         def read() -> typing.Dict[Blob, Array]:
             values = dict(whole)
             values.update(
                 (blob, self._mesh.read(one)) for blob, one in zip(self._computed, results)
             )
+            self._report(number, values)
             return values
 
         return read
@@ -101,6 +113,21 @@ class Program:
         with flow.no_grad():
             results, _ = self._net(*tensors)
             return [self._mesh.gather(result) for result in results]
+
+    def _stop_dry_run(self) -> None:
+        """Ends the script after a few training steps: it knows nothing of dry runs itself."""
+        dry = self._worker is not None and self._worker.dry_run
+        if dry and self.steps >= _DRY_RUN_STEPS:
+            sys.stderr.write(
+                "flowlaunch --legacy-api: dry run: ended after {} steps\n".format(self.steps)
+            )
+            sys.exit(0)
+
+    def _report(self, step: int, values: typing.Mapping[Blob, Array]) -> None:
+        """Tells the launcher of a training step, where the script itself read its losses."""
+        if self._worker is not None and self._losses:
+            loss = sum(float(values[one].mean()) for one in self._losses)
+            self._worker.report(step=step, loss=loss)
 
     def _drawn(self, mask: Mask) -> Array:
         generator = generator_for("{} {}".format(mask.blob.name, self.steps))

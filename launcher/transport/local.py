@@ -17,7 +17,7 @@ from launcher.errors import NodeLost, NodeUnreachable
 
 _TAIL_BYTES = 8 * 1024
 _PIPE_BYTES = 1024 * 1024
-_END_LIMIT_S = 2.0
+_END_LIMIT_S = 1.0
 _F_SETPIPE_SZ = 1031
 # What a shell would do for a program that it does not find: its words and its code.
 _MISSING = ("/bin/sh", "-c", 'echo "$1: $2" >&2; exit 127', "sh")
@@ -44,6 +44,7 @@ class LocalConnection:
         self._sending, self._receiving = threading.Lock(), threading.Lock()
         self._closed = False
         self._tail = b""
+        self._tail_lock = threading.Lock()
         self._tail_thread = threading.Thread(target=self._keep_tail, name=f"stderr of {node}")
         self._tail_thread.daemon = True
         self._tail_thread.start()
@@ -92,6 +93,9 @@ class LocalConnection:
 
     def stderr_tail(self) -> str:
         """Returns the end (8 KiB) of what it wrote to its standard error so far."""
+        with self._closing:
+            if not self._closed:
+                self._drain_stderr()
         return self._tail.decode("utf-8", "replace")
 
     def close(self) -> None:
@@ -135,20 +139,26 @@ class LocalConnection:
         while True:
             try:
                 self._wait(self._stderr, select.POLLIN)
-                piece = os.read(self._stderr, _TAIL_BYTES)
-            except BlockingIOError:
-                continue
             except NodeLost:
                 return
-            if not piece:
+            if not self._drain_stderr():
                 return
-            self._tail = (self._tail + piece)[-_TAIL_BYTES:]
+
+    def _drain_stderr(self) -> bool:
+        """Takes what is there; False at the end of it."""
+        with self._tail_lock:
+            try:
+                while piece := os.read(self._stderr, _PIPE_BYTES):
+                    self._tail = (self._tail + piece)[-_TAIL_BYTES:]
+            except BlockingIOError:
+                return True
+            return False
 
     def _lost(self, why: str) -> NodeLost:
         return NodeLost(
             f"the connection to the local command broke: {why}",
             node=self._node,
-            hint=self.stderr_tail().strip(),
+            hint=self._tail.decode("utf-8", "replace").strip(),
         )
 
 

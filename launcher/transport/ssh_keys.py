@@ -20,11 +20,13 @@ from pathlib import Path
 
 import paramiko
 from paramiko.agent import AgentSSH
+from paramiko.auth_handler import AuthHandler
 from paramiko.pkey import PublicBlob
 
 from launcher.errors import LoginRefused
 from launcher.transport.host_keys import fingerprint
 from launcher.transport.ssh_errors import refused, said_by
+from launcher.transport.ssh_link import Client
 from launcher.transport.ssh_target import Target
 
 Prompt = Callable[[str], "str | None"]
@@ -214,8 +216,7 @@ class Login:
 
     target: Target
     ring: KeyRing
-    client: paramiko.Transport
-    last_words: Callable[[], str]
+    client: Client
     tried: list[str] = field(default_factory=list)
     _offered: int = 0
 
@@ -225,11 +226,17 @@ class Login:
         Raises:
             LoginRefused: the message lists every key that was tried, and why it did not do.
         """
+        allowed = self._allowed()
+        if not allowed or self._by_key(allowed) or self._by_password(allowed):
+            return
+        raise self._refusal()
+
+    def _by_key(self, allowed: frozenset[str]) -> bool:
+        if "publickey" not in allowed:
+            self.tried.append(f"keys: the server takes only {', '.join(sorted(allowed))}")
+            return False
         with contextlib.ExitStack() as stack:
-            if any(self._accepted(one) for one in self._candidates(stack)):
-                return
-        if not self._by_password():
-            raise self._refusal()
+            return any(self._accepted(one) for one in self._candidates(stack))
 
     def _candidates(self, stack: contextlib.ExitStack) -> Iterator[_Candidate]:
         held = self._agent_keys(stack)
@@ -287,11 +294,9 @@ class Login:
     def _accepted(self, candidate: _Candidate) -> bool:
         self._offered += 1
         try:
-            more = self.client.auth_publickey(self.target.user, candidate.key)
-        except paramiko.BadAuthenticationType as error:
-            allowed = ", ".join(error.allowed_types)
-            self.tried.append(f"{candidate.label}: the server takes only {allowed}")
-            return False
+            more = self.client.authenticate(
+                lambda handler, done: handler.auth_publickey(self.target.user, candidate.key, done)
+            )
         except paramiko.SSHException as error:
             self._raise_if_gone(error)
             shown = fingerprint(candidate.key.asbytes())
@@ -304,7 +309,7 @@ class Login:
     def _raise_if_gone(self, error: Exception) -> None:
         if self.client.is_active():
             return
-        words = self.last_words()
+        words = self.client.last_words
         if "many authentication failures" in words:
             raise refused(
                 self.target,
@@ -315,33 +320,43 @@ class Login:
             ) from None
         raise refused(self.target, f"it hung up: {words or said_by(error)}") from None
 
-    def _by_password(self) -> bool:
-        if self.target.batch_mode:
+    def _by_password(self, allowed: frozenset[str]) -> bool:
+        if self.target.batch_mode or not allowed & {"password", "keyboard-interactive"}:
             return False
-        allowed = self._allowed()
-        if not allowed & {"password", "keyboard-interactive"}:
-            return not allowed
         password = self.ring.password(self.target)
         if password is None:
             return False
         try:
-            more = self.client.auth_password(self.target.user, password)
+            return not self.client.authenticate(self._offer(password, allowed))
         except paramiko.SSHException as error:
             self._raise_if_gone(error)
             self.tried.append(f"password: {_why(error)}")
             return False
-        return not more
 
-    def _allowed(self) -> set[str]:
+    def _offer(
+        self, password: str, allowed: frozenset[str]
+    ) -> Callable[[AuthHandler, threading.Event], None]:
+        user = self.target.user
+        if "password" in allowed:
+            return lambda handler, done: handler.auth_password(user, password, done)
+
+        def answers(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+            return [password] * len(prompts)
+
+        return lambda handler, done: handler.auth_interactive(user, answers, done)
+
+    def _allowed(self) -> frozenset[str]:
         """Returns what the server would take; empty where it wants nothing at all."""
         try:
-            self.client.auth_none(self.target.user)
+            self.client.authenticate(
+                lambda handler, done: handler.auth_none(self.target.user, done)
+            )
         except paramiko.BadAuthenticationType as error:
-            return set(error.allowed_types)
+            return frozenset(error.allowed_types)
         except paramiko.SSHException as error:
             self._raise_if_gone(error)
-            return {"nothing"}
-        return set()
+            raise
+        return frozenset()
 
     def _refusal(self) -> LoginRefused:
         if not self.tried:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import paramiko
+from paramiko.auth_handler import AuthHandler
 
 from launcher.errors import NodeLost
 from launcher.transport.ssh_errors import Stage, lost, translate
@@ -24,6 +25,7 @@ PACKET_BYTES = 256 * 1024
 _SEND_BYTES = 128 * 1024
 _TAIL_BYTES = 8 * 1024
 _KEEPALIVE_S = 15
+_LOGIN_SERVICE = b"\0\0\0\x0cssh-userauth"
 _CLOSED_HERE = "it was closed here"
 
 _CIPHERS = (
@@ -54,6 +56,27 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
+class _AuthHandler(AuthHandler):
+    """Asks for the login service once a connection.
+
+    paramiko asks again with each key; asyncssh's server hangs up on that. Once the service is
+    granted, requests are made in the caller's thread, where an agent that does not sign is an
+    exception of that key instead of the end of the connection.
+    """
+
+    transport: Client
+
+    def _request_auth(self) -> None:
+        if self.transport.is_service_granted:
+            super()._parse_service_accept(paramiko.Message(_LOGIN_SERVICE))  # type: ignore[misc]
+        else:
+            super()._request_auth()  # type: ignore[misc]
+
+    def _parse_service_accept(self, m: paramiko.Message) -> None:
+        self.transport.is_service_granted = True
+        super()._parse_service_accept(m)  # type: ignore[misc]
+
+
 class Client(paramiko.Transport):
     """paramiko's transport, which keeps the server's last words and wakes at once when closed."""
 
@@ -73,6 +96,18 @@ class Client(paramiko.Transport):
         offered.kex = _KEX
         self._host_key_types = tuple(key_types)
         self.last_words = ""
+        self.is_service_granted = False
+
+    def authenticate(self, begin: Callable[[AuthHandler, threading.Event], None]) -> list[str]:
+        """Makes one attempt; returns what the server wants besides, empty when logged in.
+
+        Raises:
+            SSHException: the attempt failed.
+        """
+        handler, done = _AuthHandler(self), threading.Event()
+        self.auth_handler = handler
+        begin(handler, done)
+        return handler.wait_for_response(done)
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
@@ -194,7 +229,8 @@ class SshConnection:
         self._drain_stderr()
         if self._closed:
             raise self._lost()
-        if not data and not self._channel.eof_received:
+        # A server may leave out the end mark where the command's status says as much.
+        if not data and not self._channel.eof_received and self._channel.exit_status < 0:
             raise self._lost()
         return data
 

@@ -312,7 +312,7 @@ class Dialer:
     def _log_in(self, link: Link, target: Target, deadline: Deadline) -> None:
         link.client.auth_timeout = max(1.0, deadline.left_s)
         try:
-            Login(target, self.ring, link.client, lambda: link.client.last_words).run()
+            Login(target, self.ring, link.client).run()
         except Exception as error:
             raise translate(error, target, Stage.LOGIN) from None
 

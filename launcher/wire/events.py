@@ -88,6 +88,58 @@ class EndRun(NamedTuple):
     """Nothing more is wanted of this run: the agent clears its directory away and leaves."""
 
 
+class ReportFacts(NamedTuple):
+    """Asks what the node is and has. `data`: JSON of a `launcher.agent.facts.Questions`."""
+
+    data: bytes
+
+
+class BindPorts(NamedTuple):
+    """Asks the node to listen on ports as a run would, until it is asked anew.
+
+    `data`: JSON ``{"ports": [...], "free": N, "greeting": text}``; `free` more ports are chosen by
+    the node. Whoever dials one of them is told the greeting.
+    """
+
+    data: bytes
+
+
+class DialPeers(NamedTuple):
+    """Asks the node to dial others. `data`: JSON list of ``[address, port, greeting]``."""
+
+    data: bytes
+    timeout_s: float
+
+
+class OfferWheels(NamedTuple):
+    """Names the wheels that can be sent. `data`: JSON list of ``[name, bytes]``."""
+
+    data: bytes
+
+
+class PutWheel(NamedTuple):
+    """A piece of a wheel that the node lacks, from where its own part of it ends."""
+
+    name: str
+    offset: int
+    data: bytes = b""
+
+
+class InstallRuntime(NamedTuple):
+    """Asks for the runtime as BuildRuntime does, but made in a certain way.
+
+    `interpreter` is the Python to build it on, or "" for one that the node finds; `offline` takes
+    the wheels that were sent, and no index.
+    """
+
+    interpreter: str
+    offline: bool
+
+
+class RemoveRuntime(NamedTuple):
+    """Asks the node to remove every runtime that flowlaunch built there."""
+
+
 class AgentReady(NamedTuple):
     """The agent stands and has taken the connection."""
 
@@ -223,6 +275,36 @@ class RunEnded(NamedTuple):
     """The agent has cleared up and leaves; the last message of a run."""
 
 
+class FactsReported(NamedTuple):
+    """What the node is and has. `data`: JSON, see `launcher.agent.facts`."""
+
+    data: bytes
+
+
+class PortsBound(NamedTuple):
+    """The node listens. `data`: JSON ``{"bound": [...], "free": [...], "taken": {port: who}}``."""
+
+    data: bytes
+
+
+class PeersDialled(NamedTuple):
+    """How each dial went, in the order asked. `data`: JSON list of words, see `dialling`."""
+
+    data: bytes
+
+
+class WheelsWanted(NamedTuple):
+    """The wheels that the node lacks. `data`: JSON ``{name: bytes that it has of it}``."""
+
+    data: bytes
+
+
+class RuntimeRemoved(NamedTuple):
+    """No runtime of flowlaunch's is there any more; `was_there` says whether one was."""
+
+    was_there: bool
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -235,6 +317,13 @@ Command = Union[
     BuildRuntime,
     Ping,
     EndRun,
+    ReportFacts,
+    BindPorts,
+    DialPeers,
+    OfferWheels,
+    PutWheel,
+    InstallRuntime,
+    RemoveRuntime,
 ]
 Event = Union[
     AgentReady,
@@ -254,17 +343,24 @@ Event = Union[
     FileEnded,
     Pong,
     RunEnded,
+    FactsReported,
+    PortsBound,
+    PeersDialled,
+    WheelsWanted,
+    RuntimeRemoved,
 ]
 Message = Union[Command, Event]
 
 _COMMANDS = (
     Hello, PrepareRun, PutFile, StartWorkers, OpenGate, StopWorkers, FollowOutput, FetchFile,
     BuildRuntime, Ping, EndRun,
+    ReportFacts, BindPorts, DialPeers, OfferWheels, PutWheel, InstallRuntime, RemoveRuntime,
 )  # fmt: skip
 _EVENTS = (
     AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
     WorkerStarted, RendezvousListening, WorkerOutput, WorkerExited, OutputEnded,
     WorkersStopped, CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
+    FactsReported, PortsBound, PeersDialled, WheelsWanted, RuntimeRemoved,
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def _picture(number: int, form: str = "JPEG", mode: str = "RGB", side: int = 32)
     return data.getvalue()
 
 
-def _table(folder: Path, rows: list[tuple[str, object]]) -> Path:
+def _table(folder: Path, rows: Sequence[tuple[str, object]]) -> Path:
     path = folder / "labels.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("label", "file", "note"), *((b, a, "x") for a, b in rows)])

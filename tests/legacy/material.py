@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 MNIST = SHARED / "data" / "mnist.npz"
 PHOTOGRAPHS = SHARED / "data" / "imagenet-sample.tar"
-_FENCE = re.compile(r"^```(?:python)?\n(.*?)^```", re.S | re.M)
+_FENCE = re.compile(r"^```\w*\n(.*?)^```", re.S | re.M)
 
 
 def tutorial_scripts() -> dict[str, str]:

@@ -5,18 +5,18 @@ LEGACY_TEST_BATCHES ends the script's loops over zipped batches after so many in
 tutorials train for 20 and 50 epochs, and are to be run as they are printed.
 """
 
-import builtins
 import os
 import runpy
 import sys
 import traceback
+from pathlib import Path
 
 
 def limited_zip(batches):
     left = iter(range(batches))
 
     def zip_(*columns):
-        for _, row in builtins.zip(left, builtins.zip(*columns)):
+        for _, row in zip(left, zip(*columns, strict=False), strict=False):
             yield row
 
     return zip_
@@ -25,7 +25,7 @@ def limited_zip(batches):
 def main():
     placement, script = sys.argv[1], sys.argv[2]
     sys.argv = sys.argv[2:]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    sys.path.insert(0, str(Path(script).resolve().parent))
     from launcher.legacy import install
 
     install(placement)
@@ -33,7 +33,9 @@ def main():
     names = {"zip": limited_zip(int(limit))} if limit else {}
     try:
         runpy.run_path(script, init_globals=names, run_name="__main__")
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            return
         # OneFlow's exit barrier would wait for the other ranks for ever.
         traceback.print_exc()
         sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_typed_functions_train_save_and_read_back(tmp_path: Path) -> None:
     assert (tmp_path / "typed_model" / "conv-weight" / "out").stat().st_size == 8 * 25 * 4
     out = run_legacy_well(tmp_path, OWN / "typed.py", "eval")
     assert float(out.split()[-1]) > 0.95, out
+
+
+def test_steps_are_reported_and_a_dry_run_ends(tmp_path: Path) -> None:
+    draw_mnist(tmp_path / "mnist.npz", batches=20)
+    env = {"FLOWLAUNCH_REPORT": str(tmp_path / "report"), "FLOWLAUNCH_DRY_RUN": "1"}
+    (ended,) = run_legacy(tmp_path, OWN / "typed.py", "train", env=env)
+    assert ended.code == 0
+    assert "dry run: ended after 5 steps" in ended.err
+    assert len(losses(ended.out)) == 5
+    lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    reported = [line["values"]["loss"] for line in lines]
+    assert reported == pytest.approx(losses(ended.out), abs=1e-6)
+    assert not (tmp_path / "typed_model").exists()
 
 
 def test_two_workers_show_the_script_what_one_shows(tmp_path: Path) -> None:

@@ -86,6 +86,20 @@ def _process(order: dict[str, str], sink: Any) -> Iterator[subprocess.Popen[byte
             end_tree(process.pid)
 
 
+async def _pump(source: Any, sink: Any) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+
+
+async def _feed(source: Any, sink: Any) -> None:
+    try:
+        await _pump(source, sink)
+    finally:
+        sink.close()
+
+
 async def _serve(order: dict[str, str]) -> None:
     import asyncssh
 
@@ -99,9 +113,13 @@ async def _serve(order: dict[str, str]) -> None:
             stderr=subprocess.PIPE,
             env={**os.environ, "HOME": order["home"]},
         )
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        feeding = asyncio.create_task(_feed(process.stdin, child.stdin))
+        # asyncssh's own redirection may end the session before the last of stderr has gone out.
+        await asyncio.gather(
+            _pump(child.stdout, process.stdout), _pump(child.stderr, process.stderr)
+        )
         status = await child.wait()
-        await process.stdout.drain()
+        feeding.cancel()
         if status < 0:
             process.channel.exit_with_signal("KILL")
         else:

@@ -1,3 +1,4 @@
+# ruff: noqa - written as scripts of that time were
 """The generation of function_config, small: trains, evaluates and reads one image."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# ruff: noqa - written as scripts of that time were
 """The oldest generation, small: flow.function, in-body settings, records as data."""
 
 import sys

@@ -1,3 +1,4 @@
+# ruff: noqa - written as scripts of that time were
 """The generation of typed job functions, small: ``typed.py train|eval``."""
 
 import sys

@@ -1,0 +1,54 @@
+"""The NVIDIA GPUs of this machine, as the kernel shows them; no program is started.
+
+Shipped to nodes: Python 3.7 and its standard library only.
+"""
+
+import glob
+import os
+import re
+from typing import Dict, List
+
+_DEVICES = "/dev/nvidia[0-9]*"
+_PROC = "/proc/driver/nvidia"
+
+
+def gpus() -> List[Dict[str, str]]:
+    """Returns ``{"model": …}`` for each GPU that workers can see, in the order of their numbers."""
+    models = _models()
+    numbers = sorted(int(path[len("/dev/nvidia") :]) for path in glob.glob(_DEVICES))
+    return [{"model": models.get(number, "")} for number in numbers]
+
+
+def _models() -> Dict[int, str]:
+    found = {}
+    for path in glob.glob(_PROC + "/gpus/*/information"):
+        text = _text(path)
+        model = re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE)
+        minor = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
+        if model and minor:
+            found[int(minor.group(1))] = model.group(1)
+    return found
+
+
+def driver() -> str:
+    """Returns the version of the driver that the kernel has loaded, or ""."""
+    found = re.search(r"Module\s+(?:for x86_64\s+)?(\d[\d.]+)", _text(_PROC + "/version"))
+    return found.group(1) if found else ""
+
+
+def problem() -> str:
+    """Returns why a GPU that is there cannot be used, or ""."""
+    for path in sorted(glob.glob(_DEVICES)):
+        if not os.access(path, os.R_OK | os.W_OK):
+            return "this user may not open %s" % path
+    if glob.glob(_PROC + "/gpus/*") and not glob.glob(_DEVICES):
+        return "the driver is loaded, but there is no /dev/nvidia0"
+    return ""
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

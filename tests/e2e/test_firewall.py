@@ -1,0 +1,137 @@
+"""Nodes with two networks and firewalls: fixed ports hold, and a closed one is named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.lab import Lab, lab_of_namespaces
+from tests.support.netns import NetHost
+from tests.support.networks import firewall, second_network
+
+CTRL_PORT, DATA_PORT, SLOTS = 12138, 23400, 2
+RUN_PORTS = f"tcp dport {{ {CTRL_PORT}, {DATA_PORT}-{DATA_PORT + 2 * SLOTS - 1} }}"
+
+TRAINS = """
+import os
+import oneflow as flow
+from oneflow.nn.parallel import DistributedDataParallel
+rank = int(os.environ["RANK"])
+flow.manual_seed(1)
+model = DistributedDataParallel(flow.nn.Linear(4, 2))
+optimizer = flow.optim.SGD(model.parameters(), lr=0.1)
+for step in range(5):
+    loss = model(flow.ones(8, 4) * (rank + 1)).sum()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print("trained on %s" % os.environ["FLOWLAUNCH_NODE"], flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class TwoNetworks:
+    """Three nodes: SSH on one network, OneFlow on the other."""
+
+    lab: Lab
+    hosts: list[NetHost]
+    addrs: list[str]
+
+    def allow(self, *rules: str, only: int | None = None, verdict: str = "drop") -> None:
+        """Sets the firewall of all hosts, or of one."""
+        for number, host in enumerate(self.hosts):
+            if only is None or only == number:
+                firewall(host, *rules, verdict=verdict)
+
+
+@pytest.fixture
+def nodes(
+    tmp_path: Path, runtime_python: Path, netns_hosts: Callable[[int], list[NetHost]]
+) -> Iterator[TwoNetworks]:
+    hosts = netns_hosts(3)
+    with contextlib.ExitStack() as stack:
+        addrs = stack.enter_context(second_network(hosts))
+        lab = lab_of_namespaces(tmp_path, hosts)
+        entries = [
+            {"name": host.name, "addr": addr, "slots": SLOTS, "ssh": {"host": host.name}}
+            for host, addr in zip(hosts, addrs, strict=True)
+        ]
+        lab.manifest(runtime_python, entries, ctrl_port=CTRL_PORT, data_port=DATA_PORT)
+        yield TwoNetworks(lab, hosts, addrs)
+
+
+@pytest.mark.oneflow
+def test_oneflow_keeps_to_the_second_network_and_the_fixed_ports(nodes: TwoNetworks) -> None:
+    nodes.allow(f"iifname eth1 {RUN_PORTS}")
+    nodes.lab.write("job.py", TRAINS)
+    done = nodes.lab.flowlaunch("run", "job.py")
+    assert done.code == 0, done.err
+    for host in nodes.hosts:
+        assert done.out.count(f"trained on {host.name}") == SLOTS
+    again = nodes.lab.flowlaunch("run", "job.py")
+    assert again.code == 0, again.err
+    nodes.lab.no_survivors()
+
+
+def test_check_passes_where_only_the_ports_of_a_run_are_open(nodes: TwoNetworks) -> None:
+    nodes.allow(f"iifname eth1 {RUN_PORTS}")
+    done = nodes.lab.flowlaunch("check")
+    assert done.code == 0, done.out + done.err
+    assert "3 nodes ready" in done.out
+    assert "9 of 9 ways" in done.out
+
+
+def _findings(lab: Lab) -> list[dict[str, object]]:
+    done = lab.flowlaunch("check", "--json")
+    assert done.code == 69, done.out + done.err
+    return [finding for finding in json.loads(done.out)["findings"] if finding["topic"] == "path"]
+
+
+def test_one_closed_port_is_named_with_the_pair_and_the_direction(nodes: TwoNetworks) -> None:
+    nodes.allow(RUN_PORTS)
+    closed = DATA_PORT + 1
+    blocked = f"ip saddr {nodes.addrs[1]} tcp dport {closed} drop"
+    firewall(nodes.hosts[2], f"{blocked}; {RUN_PORTS}")
+    (finding,) = _findings(nodes.lab)
+    addr = nodes.addrs[2]
+    assert finding["message"] == f"n2 -> n3: nothing answers at {addr} port {closed} alone"
+    assert "the other way answers" in str(finding["cause"])
+    assert f"nft insert rule inet filter input ip saddr {{ {nodes.addrs[1]} }}" in str(
+        finding["fix"]
+    )
+    shown = nodes.lab.flowlaunch("check")
+    assert shown.code == 69
+    rows = [line.split() for line in shown.out.splitlines()]
+    assert ["n1", "ok", "ok", "ok"] in rows
+    assert ["n2", "ok", "ok", "no", "answer"] in rows
+    assert ["n3", "ok", "ok", "ok"] in rows
+
+
+def test_a_closed_rendezvous_is_told_from_closed_data_ports(nodes: TwoNetworks) -> None:
+    nodes.allow(RUN_PORTS)
+    last = DATA_PORT + 2 * SLOTS - 1
+    data_only = f"tcp dport {DATA_PORT}-{last}"
+    nodes.allow(data_only, only=0, verdict="reject with tcp reset")
+    (finding,) = _findings(nodes.lab)
+    expected = f"n[2-3] -> n1: the call is refused at {nodes.addrs[0]} port {CTRL_PORT} alone"
+    assert finding["message"] == expected
+    assert "reject" in str(finding["cause"])
+
+
+def test_an_addr_that_is_another_machines_is_found_out(nodes: TwoNetworks) -> None:
+    entries = [
+        {"name": host.name, "addr": addr, "slots": SLOTS, "ssh": {"host": host.name}}
+        for host, addr in zip(nodes.hosts, nodes.addrs, strict=True)
+    ]
+    entries[1]["addr"] = nodes.addrs[2].rpartition(".")[0] + ".77"
+    nodes.lab.manifest("/usr/bin/python3", entries, ctrl_port=CTRL_PORT, data_port=DATA_PORT)
+    findings = _findings(nodes.lab)
+    assert {str(finding["message"]).partition(":")[0] for finding in findings} == {"n[1-3] -> n2"}
+    for finding in findings:
+        assert "none of n2's own addresses" in str(finding["cause"])
+        assert f"such as {nodes.addrs[1]}" in str(finding["fix"])
