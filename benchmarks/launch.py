@@ -53,7 +53,8 @@ class Bench:
         self.work.mkdir()
         (self.work / "job.py").write_text(JOB)
         self._write_mpi_agent()
-        slots = "".join(f"{name} slots=1\n" for name in self.names)
+        # By address: mpirun would ask the resolver for each name, and wait for it.
+        slots = "".join(f"{address} slots=1\n" for address in self.addresses)
         (top / "hostfile").write_text(slots)
 
     def _write_ssh(self) -> None:
@@ -83,7 +84,7 @@ class Bench:
 
     def _write_mpi_agent(self) -> None:
         """mpirun's daemons meet in one /tmp here, and race; each gets a TMPDIR of its own."""
-        for name in self.names:
+        for name in self.addresses:
             (self.top / "tmp" / name).mkdir(parents=True)
         self.mpi_agent = self.top / "mpi-ssh"
         self.mpi_agent.write_text(

@@ -331,7 +331,8 @@ class Builder:
                 "index",
                 what + ": the package index does not answer, or lacks one of them\n" + tail,
                 "check the network, http_proxy/https_proxy and pip's own configuration (pip config"
-                " list); pip's PIP_INDEX_URL names another index",
+                " list); pip's PIP_INDEX_URL names another index; or let the launcher's machine"
+                " send the packages: flowlaunch provision --offline",
             )
         return RuntimeBuildError("install", what + "\n" + tail, "see " + self._log)
 

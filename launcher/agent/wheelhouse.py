@@ -89,14 +89,15 @@ def build_of(command: events.InstallRuntime) -> Build:
     ) -> str:
         from launcher.agent import runtime
 
-        more = {"search": _only(command.interpreter)} if command.interpreter else {}
+        path = command.interpreter
+        search = _only(path) if path else interpreters.find_interpreter
         try:
             python = runtime.build_runtime(
                 cache,
                 progress,
                 should_stop,
                 wheels=wheels.directory if wheels is not None else None,
-                **more,
+                search=search,
             )
         except RuntimeBuildError as error:
             if wheels is not None and error.problem == "hash":

@@ -45,7 +45,7 @@ def find(survey: Survey) -> list[Finding]:
 
     world = sum(node.slots or 1 for node in survey.nodes)
     found = [finding for node in survey.nodes for finding in find_of_node(node, world)]
-    found = _folded([*found, *_differences(survey.nodes), *_data(survey.nodes)])
+    found = _folded([*found, *find_differences(survey.nodes), *_data(survey.nodes)])
     found += find_blocked(survey)
     return sorted(found, key=lambda finding: finding.severity is not Severity.ERROR)
 
@@ -81,7 +81,7 @@ _FIXES = {
 _ERRORS = ("oneflow", "machine")
 
 
-def _differences(nodes: Sequence[NodeSurvey]) -> Iterator[Finding]:
+def find_differences(nodes: Sequence[NodeSurvey]) -> Iterator[Finding]:
     """Yields a finding for each thing that should be equal and is not, the odd nodes named."""
     told = [(node.name, node.facts.same) for node in nodes if node.facts is not None]
     keys = dict.fromkeys(key for _, same in told for key in same)

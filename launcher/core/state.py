@@ -283,9 +283,9 @@ def _is_our_doing(end: Exit, first: Exit | None) -> bool:
     """Says whether we ended a worker; `first` is the failure for which we began to."""
     if not end.after_stop or end.signal not in (SIGTERM, SIGKILL, SIGABRT):
         return False
-    # The word of a slow link comes late: what ended before there was a reason to stop it was
-    # ended by something else.
-    return end.signal == SIGABRT or first is None or end.at >= first.at
+    # The word of a slow link comes late. Our own KILL comes a whole grace after that failure, so
+    # clocks that are a little off do not take it for an earlier one.
+    return end.signal != SIGKILL or first is None or end.at >= first.at
 
 
 def new_run(workers: Mapping[int, str], *, grace_s: float = 5.0) -> RunState:

@@ -25,7 +25,6 @@ class Run:
     def nodes(self) -> list[str]:
         return list(self.state.nodes)
 
-    @property
     def phase(self) -> core.RunPhase:
         return self.state.phase
 
@@ -82,11 +81,11 @@ def test_a_run_without_trouble() -> None:
     run = Run()
     assert run.prepare("n1") == []
     assert run.prepare("n2") == [core.StartAll(0, 20001)]
-    assert run.phase is core.RunPhase.RUNNING
+    assert run.phase() is core.RunPhase.RUNNING
     run.take("n1", wire.WorkerStarted(0, 0, 1, 0.0))
     assert run.take("n1", wire.RendezvousListening(0, 0.5)) == [core.OpenGates(0)]
     run.all_end_well()
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert kinds(run.actions) == [core.StartAll, core.OpenGates, core.EndAll]
     assert (run.code, run.state.root_cause, run.state.missing) == (0, None, ())
 
@@ -106,7 +105,7 @@ def test_the_run_is_not_over_before_the_last_byte_and_the_last_checkpoint_are_he
     run.take("n1", core.CheckpointsPending(1))
     run.stopped()
     run.complete()
-    assert run.phase is core.RunPhase.COLLECTING
+    assert run.phase() is core.RunPhase.COLLECTING
     assert run.take("n1", core.CheckpointsPending(0)) == [core.EndAll()]
 
 
@@ -134,7 +133,7 @@ def test_a_worker_whose_end_nobody_told_is_no_success() -> None:
     run.exit(0)
     run.stopped()
     run.complete()
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_DELIVERY
     assert run.state.missing == ("n1: rank 1: how it ended",)
 
@@ -145,7 +144,7 @@ def test_a_worker_whose_end_nobody_told_is_no_success() -> None:
 def test_other_nodes_get_a_moment_to_say_what_is_wrong_with_them_too() -> None:
     run = Run()
     run.take("n1", core.NodeFailed("no login", "look"))
-    assert run.phase is core.RunPhase.PREPARING
+    assert run.phase() is core.RunPhase.PREPARING
     run.take("n2", core.NodeFailed("no python", ""))
     assert kinds(run.actions) == [core.StopAll, core.EndAll]
     assert run.code == EXIT_NODE
@@ -157,10 +156,10 @@ def test_a_node_that_fails_does_not_wait_for_one_that_is_silent(event: core.AnyE
     run = Run()
     run.take("n2", core.NodeConnected())
     run.take("n1", event)
-    assert run.phase is core.RunPhase.PREPARING
+    assert run.phase() is core.RunPhase.PREPARING
     assert run.tick(core.GATHER_FAILURES_S) == [core.StopAll(5.0)]
     run.tick(5.0 + core.STOP_SLACK_S)
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_NODE
 
 
@@ -169,7 +168,7 @@ def test_a_node_that_is_still_connecting_is_not_waited_for() -> None:
     run.prepare("n1")
     run.take("", core.Interrupted())
     run.stopped("n1")
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_INTERRUPTED
 
 
@@ -182,7 +181,7 @@ def test_a_node_that_fails_while_the_job_runs_stops_the_others(event: core.AnyEv
     run.exit(1, 1)  # a handler of TERM that ends with 1
     run.stopped("n1")
     run.complete(0, 1)
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_NODE
     assert run.state.root_cause is None
 
@@ -195,9 +194,9 @@ def test_the_logs_of_the_other_nodes_are_waited_for_after_one_is_lost() -> None:
     run.exit(1, None, core.SIGTERM)
     run.stopped("n1")
     run.complete(0)
-    assert run.phase is core.RunPhase.COLLECTING
+    assert run.phase() is core.RunPhase.COLLECTING
     run.complete(1)
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.state.missing == tuple(
         f"n2: rank 2: the end of its {name}" for name in sorted(STREAMS)
     )
@@ -209,7 +208,7 @@ def test_a_node_that_is_lost_while_stopping_is_not_waited_for() -> None:
     run.exit(0, 3)
     run.stopped("n1")
     run.complete(0, 1)
-    assert run.phase is core.RunPhase.STOPPING
+    assert run.phase() is core.RunPhase.STOPPING
     assert run.take("n2", core.LinkLost("cut")) == [core.EndAll()]
     assert run.code == 3
 
@@ -233,9 +232,9 @@ def test_a_node_that_cannot_stop_its_workers_is_given_up_and_named() -> None:
     run.take("n2", wire.WorkersStopped(0, 2.0))
     run.complete(2)
     run.tick(5.0 + core.STOP_SLACK_S - 0.1)
-    assert run.phase is core.RunPhase.STOPPING
+    assert run.phase() is core.RunPhase.STOPPING
     run.tick(0.2)
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.state.nodes["n1"].phase is core.NodePhase.LOST
     assert "did not say in time" in run.state.nodes["n1"].problem
 
@@ -265,7 +264,7 @@ def test_the_first_failure_stops_every_node_and_gives_the_code(
     run.exit(1, None, core.SIGKILL, clock=8.0)
     run.stopped()
     run.complete()
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == status
     assert run.state.root_cause is not None
     assert run.state.root_cause.rank == 2
@@ -317,7 +316,7 @@ def test_a_clean_end_of_one_worker_stops_nobody() -> None:
     run.start()
     run.exit(1)
     run.stopped("n2")
-    assert run.phase is core.RunPhase.RUNNING
+    assert run.phase() is core.RunPhase.RUNNING
     assert kinds(run.actions) == [core.StartAll]
 
 
@@ -346,7 +345,7 @@ def test_ctrl_c_stops_the_workers_and_a_second_one_kills_them() -> None:
     assert run.take("", core.Interrupted()) == [core.StopAll(0.0)]
     run.exit(0, 1)
     run.stopped()
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_INTERRUPTED
 
 
@@ -383,7 +382,7 @@ def test_the_time_limit_stops_the_run(started: bool) -> None:
         run.exit(0, None, core.SIGTERM)
     run.stopped()
     run.complete()
-    assert run.phase is core.RunPhase.ENDED
+    assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_TIMEOUT
 
 

@@ -37,7 +37,7 @@ def _events(ranks: int) -> st.SearchStrategy[core.AnyEvent]:
         [(0, 0), (0, 0), (0, 0), (1, 0), (3, 0), (143, 0), (None, 6), (None, 9), (None, 15)]
     )
     exited = st.builds(
-        lambda rank, attempt, end, clock: wire.WorkerExited(rank, attempt, *end, clock),
+        lambda rank, attempt, end, clock: wire.WorkerExited(rank, attempt, end[0], end[1], clock),
         rank, attempt, ends, clock,
     )  # fmt: skip
     stream = st.sampled_from(STREAMS)
