@@ -145,14 +145,18 @@ def _take_on_legacy_api() -> None:
 
 
 def _own_frames(trace: Optional[TracebackType]) -> Optional[TracebackType]:
-    """Skips the frames of this file and of runpy, which would only hide the job's own."""
-    skipped = (os.path.abspath(__file__), runpy.__file__)
-    while trace is not None and trace.tb_next is not None:
+    """Takes out the frames of this file, and of runpy before the job's first: they only hide it."""
+    this_file = os.path.abspath(__file__)
+    own: List[TracebackType] = []
+    while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if os.path.abspath(name) not in skipped and not name.startswith("<frozen runpy"):
-            break
+        runs_job = not own and (name == runpy.__file__ or name.startswith("<frozen runpy"))
+        if not runs_job and os.path.abspath(name) != this_file:
+            own.append(trace)
         trace = trace.tb_next
-    return trace
+    for frame, following in zip(own, own[1:] + [None]):
+        frame.tb_next = following
+    return own[0] if own else None
 
 
 def _leave(code: int) -> None:

@@ -17,6 +17,9 @@ class Conversation:
 
     Attributes:
         heard_at: when the last bytes of a launcher came, monotonic seconds.
+        follows: it may be sent output: the first launcher at once, from the first byte on; a later
+            one when it has said from where on, since bytes that were queued for the one before
+            it are lost.
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class Conversation:
         self._link: Optional[Link] = None
         self._decoder = codec.Decoder()
         self.heard_at = time.monotonic()
+        self.follows = True
+        self._is_first = True
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ, self._on_visitor)
 
@@ -48,6 +53,7 @@ class Conversation:
         """Goes on over this link; an older one is dropped."""
         self.drop()
         self._link = link
+        self.follows, self._is_first = self._is_first, False
         self._decoder = codec.Decoder()
         self.heard_at = time.monotonic()
         self._selector.register(link.in_fd, selectors.EVENT_READ, self._on_bytes)

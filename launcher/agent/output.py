@@ -21,10 +21,9 @@ class Output:
         self._reports = {rank: LineReader(log_path(rank, REPORT)) for rank in ranks}
 
     def seek(self, offsets: Dict[str, Dict[str, int]]) -> None:
-        """Sends each named stream from its offset on."""
-        for rank, of_rank in offsets.items():
-            for name, offset in of_rank.items():
-                self._streams[int(rank), name].seek(int(offset))
+        """Sends each stream from its offset on, one that is not named from its first byte on."""
+        for (rank, name), stream in self._streams.items():
+            stream.seek(int(offsets.get(str(rank), {}).get(name, 0)))
 
     def report_lines(self) -> List[Tuple[int, bytes]]:
         """Returns what the workers reported since the last call, with their ranks."""

@@ -69,7 +69,11 @@ def require_tree(store: FileStore, order: NodeOrder, directory: str) -> str:
     except OSError as error:
         raise disk_problem(error) from None
     if tree != order.tree:
-        raise Unusable("tree_differs", "the job's folder differs here after it was copied")
+        raise Unusable(
+            "tree_differs",
+            "the job's folder differs here after it was copied",
+            "start again: a kept file that was damaged is asked for anew",
+        )
     return tree
 
 

@@ -38,7 +38,7 @@ class Stream:
 
     def seek(self, offset: int) -> None:
         """Sends from this offset on from now on."""
-        self.offset = min(offset, self.size())
+        self.offset = min(max(0, offset), self.size())
 
     def size(self) -> int:
         """Returns how many bytes the worker has written so far."""

@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from launcher.agent import checkpoints, ports, prepare, runtime_store, workers
 from launcher.agent.conversation import Conversation
@@ -31,6 +31,9 @@ RENDEZVOUS_TICK_S = 0.01
 # What workers left behind, and workers whose launcher is gone, get to end by themselves.
 LEFTOVER_GRACE_S = 5.0
 AGENT_SOCKET = "agent.sock"
+_OF_AN_ATTEMPT = (
+    events.WorkerStarted, events.RendezvousListening, events.WorkerExited, events.WorkersStopped,
+)  # fmt: skip
 
 
 class Supervisor:
@@ -57,6 +60,7 @@ class Supervisor:
         self._wheelhouse: "Optional[Wheelhouse]" = None
         self._tree = ""
         self._python = ""
+        self._news: "List[events.Event]" = []
         self._workers: Optional[workers.WorkerSet] = None
         self._output: Optional[Output] = None
         self._attempt = 0
@@ -127,6 +131,12 @@ class Supervisor:
             self._launcher.emit(prepare.file_differs().event)
         except OSError as error:
             self._launcher.emit(prepare.disk_problem(error).event)
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError,
+                ValueError) as error:  # fmt: skip
+            # Nothing that a launcher says, of whatever version, may end the agent: the workers
+            # would end with it.
+            told = "%s: %s: %s" % (events.kind_of(command), type(error).__name__, error)
+            raise codec.WireError(told) from None
 
     def _on_hello(self, hello: events.Hello) -> None:
         self._lease_s = hello.lease_s
@@ -142,6 +152,14 @@ class Supervisor:
                 clock=time.time(),
             )
         )
+        # An earlier launcher may have gone before it heard these; who heard them, hears them twice.
+        for event in self._news:
+            self._launcher.emit(event)
+
+    def _tell(self, event: events.Event) -> None:
+        """Sends what every later launcher must hear of too."""
+        self._news.append(event)
+        self._launcher.emit(event)
 
     def _on_prepare(self, command: events.PrepareRun) -> None:
         self._order = order.unpack(command.data)
@@ -170,7 +188,7 @@ class Supervisor:
     def _on_python(self, ordered: order.NodeOrder, python: str) -> None:
         self._python = python
         port = prepare.require_port(ordered)
-        self._launcher.emit(events.NodePrepared(tree=self._tree, python=python, ctrl_port=port))
+        self._tell(events.NodePrepared(tree=self._tree, python=python, ctrl_port=port))
 
     def _on_build_runtime(self, command: events.BuildRuntime) -> None:
         found = runtime_store.find_runtime(runtime_store.cache_directory())
@@ -182,6 +200,7 @@ class Supervisor:
     def _on_start(self, command: events.StartWorkers) -> None:
         assert self._order is not None
         self._attempt, self._kill_at, self._ends_sent = command.attempt, None, False
+        self._news = [event for event in self._news if not isinstance(event, _OF_AN_ATTEMPT)]
         current = workers.WorkerSet(
             self._python, self._path("work", self._order.workdir), self._path("logs")
         )
@@ -190,7 +209,7 @@ class Supervisor:
             self._output = Output(current.log_path, ranks)
         self._workers = current
         for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
-            self._launcher.emit(events.WorkerStarted(rank, command.attempt, pid, time.time()))
+            self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time()))
         self._watched_port = command.ctrl_port if self._order.hosts_rendezvous else 0
         self._is_importing = False
 
@@ -222,6 +241,7 @@ class Supervisor:
         self._workers.terminate()
 
     def _on_follow(self, command: events.FollowOutput) -> None:
+        self._launcher.follows = True
         if self._output is not None:
             self._output.seek(events.unpack_json(command.data))
             self._ends_sent = False
@@ -307,13 +327,11 @@ class Supervisor:
         if current.is_settled:
             return
         for rank, exit_code, number in current.reap():
-            self._launcher.emit(
-                events.WorkerExited(rank, self._attempt, exit_code, number, time.time())
-            )
+            self._tell(events.WorkerExited(rank, self._attempt, exit_code, number, time.time()))
         if self._awaits_rendezvous and ports.is_listening(self._watched_port):
             self._watched_port = 0
             current.open_gate()
-            self._launcher.emit(events.RendezvousListening(self._attempt, time.time()))
+            self._tell(events.RendezvousListening(self._attempt, time.time()))
         if not current.running or self._kill_at is not None:
             self._settle(current)
 
@@ -327,7 +345,7 @@ class Supervisor:
             return
         current.settle()
         self._watched_port = 0
-        self._launcher.emit(events.WorkersStopped(left=0, clock=time.time()))
+        self._tell(events.WorkersStopped(left=0, clock=time.time()))
 
     def _tick_output(self, output: Output) -> None:
         for rank, line in output.report_lines():
@@ -336,6 +354,8 @@ class Supervisor:
                 self._announce(rank, *announced)
             elif rank == 0 and b'"importing"' in line:
                 self._is_importing = True
+        if not self._launcher.follows:
+            return
         output.send(self._launcher)
         ended = not self._is_working and not self._ends_sent
         if ended and self._launcher.is_open and output.is_drained():
@@ -348,7 +368,7 @@ class Supervisor:
             manifest = self._shelf.manifest(name)
         except OSError as error:
             manifest = events.pack_json({"error": str(error)})
-        self._launcher.emit(events.CheckpointPublished(rank, step, name, manifest))
+        self._tell(events.CheckpointPublished(rank, step, name, manifest))
 
     def _send_files(self) -> None:
         while self._launcher.has_room:

@@ -39,17 +39,19 @@ def plan(
     plan: LaunchPlan, folder: JobFolder, *, hidden: Sequence[str], to_stderr: bool = False
 ) -> None:
     """Prints a plan: machines, port, ranks, and each worker's environment and command."""
+    from launcher.cli.summary import counted, size
     from launcher.core.plan import plan_to_json
 
     out = sys.stderr if to_stderr else sys.stdout
     fields = plan_to_json(plan, hidden=hidden)
     total = sum(file.size for file in folder.files)
     print(f"cluster    {plan.cluster}", file=out)
-    print(f"job        {plan.job.name}: {len(folder.files)} files, {total} bytes of", file=out)
-    print(f"           {folder.top}", file=out)
+    files = counted(len(folder.files), "file")
+    print(f"job        {plan.job.name}: {files}, {size(total)} of {folder.top}", file=out)
     print(f"machine    {json.dumps(fields['machines'])}", file=out)
     print(f"ctrl_port  {fields['ctrl_port']}", file=out)
-    print(f"workers    {plan.world_size} on {len(plan.nodes)} nodes\n", file=out)
+    nodes = counted(len(plan.nodes), "node")
+    print(f"workers    {plan.world_size} on {nodes}\n", file=out)
     _table(plan, out)
     _workers(fields, out)
 

@@ -29,6 +29,15 @@ def size(count: float) -> str:
     raise AssertionError
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> counted(1, "node"), counted(3, "worker")
+    ('1 node', '3 workers')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def value(number: Any) -> str:
     """Returns a metric's value for people.
 
@@ -128,14 +137,13 @@ def result(ending: Ending, top: Path) -> list[str]:
     """Returns what a run brought home."""
     state = ending.state
     lines = [
-        f"run {top.name}: {len(state.workers)} workers on {len(state.nodes)} nodes, "
-        f"{ending.elapsed_s:.1f} s; logs in {top / 'logs'}"
+        f"run {top.name}: {counted(len(state.workers), 'worker')} on "
+        f"{counted(len(state.nodes), 'node')}, {ending.elapsed_s:.1f} s; logs in {top / 'logs'}"
     ]
     if ending.checkpoints:
         newest = max(ending.checkpoints, key=lambda stored: stored.step)
-        count = len(ending.checkpoints)
         lines.append(
-            f"{count} checkpoint{'s' if count > 1 else ''} here, verified; the newest is "
+            f"{counted(len(ending.checkpoints), 'checkpoint')} here, verified; the newest is "
             f"{newest.directory} ({size(newest.bytes)})"
         )
     return lines

@@ -21,4 +21,4 @@ def test_the_third_job_of_the_docs_trains_on_two_workers(tmp_path: Path) -> None
     out = run_well(tmp_path, "mlp.py", workers=2)
     accuracy = float(re.findall(r"test accuracy ([\d.]+)%", out)[-1])
     assert accuracy > 90
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000080"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000400"]

@@ -23,9 +23,13 @@ X = np.array([[1.0], [2.0], [3.0], [6.0]], np.float32)  # mean 3
 
 def loss_of(x):
     w = flow.get_variable("w", (1, 1), initializer=flow.constant_initializer(1.0))
-    fixed = flow.get_variable(
-        "fixed", (1, 1), initializer=flow.constant_initializer(5.0), trainable=False)
-    return x * w + fixed * 0
+    # Work that changes nothing: an nn.Graph of microseconds can crash OneFlow 0.9 on a CPU.
+    kernel = flow.get_variable(
+        "fixed", (16, 16, 5, 5), initializer=flow.constant_initializer(5.0), trainable=False)
+    noise = flow.get_variable(
+        "images", (1, 16, 96, 96), initializer=flow.constant_initializer(1.0), trainable=False)
+    work = flow.nn.avg_pool2d(flow.nn.conv2d(noise, kernel, 1, "SAME"), 96, 96, "VALID")
+    return x * w + flow.reshape(work, (4, 4)) * 0
 
 {decorated}
 
@@ -160,7 +164,8 @@ def test_a_loaded_checkpoint_goes_on_as_if_nothing_was(
     )
     assert files == [
         "System-Train-TrainStep-train", "System-Train-TrainStep-train/out",
-        "fixed", "fixed/out", "snapshot_done", "w", "w-momentum", "w-momentum/out", "w/out",
+        "fixed", "fixed/out", "images", "images/out", "snapshot_done",
+        "w", "w-momentum", "w-momentum/out", "w/out",
     ]  # fmt: skip
     assert not list(tmp_path.glob(".half*")), "nothing is left of the writing"
     # The old momentum is the last step itself: 0.1 * (0.9 * 3 + 3) downwards.

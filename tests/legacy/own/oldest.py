@@ -12,9 +12,9 @@ BATCH = 8
 def load():
     image = flow.data.BlobConf(
         "encoded",
-        shape=(32, 32, 3),
+        shape=(96, 96, 3),
         dtype=flow.float,
-        codec=flow.data.ImageCodec([flow.data.ImageResizePreprocessor(32, 32)]),
+        codec=flow.data.ImageCodec([flow.data.ImageResizePreprocessor(96, 96)]),
         preprocessors=[flow.data.NormByChannelPreprocessor((123.68, 116.78, 103.94))],
     )
     label = flow.data.BlobConf(
@@ -29,9 +29,9 @@ def net(images, labels):
     x = flow.transpose(images, name="transpose", perm=[0, 3, 1, 2])
     weight = flow.get_variable(
         "conv-weight",
-        shape=(4, x.static_shape[1], 5, 5),
+        shape=(32, x.static_shape[1], 5, 5),
         dtype=x.dtype,
-        initializer=flow.random_uniform_initializer(-0.01, 0.01),
+        initializer=flow.random_uniform_initializer(-0.002, 0.002),
     )
     x = flow.nn.conv2d(x, weight, 2, "VALID", "NCHW", 1, name="conv")
     x = flow.keras.activations.relu(x)
@@ -43,7 +43,7 @@ def net(images, labels):
         units=10,
         activation=None,
         use_bias=False,
-        kernel_initializer=flow.random_uniform_initializer(-0.01, 0.01),
+        kernel_initializer=flow.random_uniform_initializer(-0.002, 0.002),
         bias_initializer=False,
         trainable=True,
         name="fc",
