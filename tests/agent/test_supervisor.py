@@ -152,14 +152,9 @@ def test_a_kept_file_that_was_damaged_is_not_used_twice(node: Node) -> None:
 
 
 def _await_answer(talk: Talk) -> None:
-    wait_until(
-        lambda: talk.all_of(events.NodePrepared) or talk.all_of(events.NodeUnusable) or _read(talk),
-        "an answer",
-    )
-
-
-def _read(talk: Talk) -> None:
-    talk.read(time.monotonic() + 0.5)
+    deadline = time.monotonic() + 10.0
+    while not (talk.all_of(events.NodePrepared) or talk.all_of(events.NodeUnusable)):
+        assert talk.read(deadline), "no answer"
 
 
 @pytest.mark.parametrize(
