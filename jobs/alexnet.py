@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
         test = Photographs(eval_dir, CLASSES)
         Order(photographs.count, options.batch_size, w.rank, w.world_size, options.seed)
         if w.rank == 0:
-            print(f"training on {photographs.count} {name}, {w.world_size} workers", flush=True)
+            what = f"{name} ({photographs.count} images)"
+            print(f"training on {what} with {w.world_size} workers", flush=True)
         _run(w, options, photographs, test, load)
     return 0
 

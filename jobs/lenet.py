@@ -86,7 +86,8 @@ def train(options: argparse.Namespace) -> int:
     )
     test = DigitSource(digits.test.first(_EVAL_BATCH) if w.dry_run else digits.test)
     if w.rank == 0:
-        print(f"training on {digits.train.count} {digits.name}, {w.world_size} workers", flush=True)
+        what = f"{digits.name} ({digits.train.count} images)"
+        print(f"training on {what} with {w.world_size} workers", flush=True)
         if trainer.done:
             print(f"going on after step {trainer.done} of {total}", flush=True)
     for step in trainer.steps(total):
@@ -132,7 +133,7 @@ def evaluate(options: argparse.Namespace) -> int:
     )  # fmt: skip
     w.report(accuracy=score.accuracy)
     if w.rank == 0:
-        print(f"{path} on {score.count} {digits.name}")
+        print(f"{path} on {digits.name} ({score.count} images)")
         print(f"accuracy: {score.accuracy:.1%}", flush=True)
         if options.confusion:
             print(_confusion(score), flush=True)

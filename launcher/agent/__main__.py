@@ -50,10 +50,11 @@ def _start(root: str, run_dir: str, token: int) -> bool:
     link = Link(os.dup(0), os.dup(1), token)
     _leave_terminal()
     processes.adopt_orphans()
-    if Supervisor(run_dir, os.path.join(root, "files"), listener).run(link):
-        os.chdir(root)
-        shutil.rmtree(run_dir, ignore_errors=True)
-        _remove_empty(os.path.dirname(run_dir))
+    removable = Supervisor(run_dir, os.path.join(root, "files"), listener).run(link)
+    os.chdir(root)
+    for path in removable:
+        _remove(path)
+    _remove_empty(os.path.dirname(run_dir))
     return True
 
 
@@ -64,6 +65,13 @@ def _leave_terminal() -> None:
         os.dup2(source, fd)
     os.close(nothing)
     os.close(log)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        os.unlink(path)
 
 
 def _remove_empty(directory: str) -> None:

@@ -78,6 +78,7 @@ class Conversation:
             return
         self._link.flush()
         if self._link.broken:
+            self._hear_rest(self._link)
             self.drop()
         else:
             self._watch_writable(self._link.pending_bytes > 0)
@@ -102,6 +103,16 @@ class Conversation:
         if data is None:
             self.drop()
             return
+        self._hear(data)
+
+    def _hear_rest(self, link: Link) -> None:
+        """Obeys what a launcher said before it went: "stop" may be the last of it."""
+        data = link.read()
+        while data and self._link is link:
+            self._hear(data)
+            data = link.read() if self._link is link else None
+
+    def _hear(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
         try:
             for frame in self._decoder.feed(data):
@@ -111,7 +122,10 @@ class Conversation:
             self.emit(
                 events.NodeUnusable("protocol", "the agent was told nonsense: %s" % error, "")
             )
-            self.close()
+            # Not `close`: it would wait for one that does not read, and nobody for the workers.
+            if self._link is not None:
+                self._link.flush()
+            self.drop()
 
     def _on_visitor(self, mask: int) -> None:
         """A later launcher connects and brings its three descriptors."""

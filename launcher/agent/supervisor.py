@@ -13,7 +13,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
-from launcher.agent import checkpoints, ports, prepare, runtime_store, workers
+from launcher.agent import checkpoints, leftovers, ports, prepare, runtime_store, workers
 from launcher.agent.conversation import Conversation
 from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import CHUNK_BYTES, Link
@@ -70,12 +70,14 @@ class Supervisor:
         self._ends_sent = False
         self._lease_s = 60.0
         self._end_wanted = False
+        self._keep_wanted = False
+        self._built_at = 0.0
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._run_dir, *names)
 
-    def run(self, first: Link) -> bool:
-        """Serves until the run is over; returns whether its directory may go."""
+    def run(self, first: Link) -> List[str]:
+        """Serves until the run is over; returns the paths that may go then."""
         self._watch_children()
         self._launcher.take(first)
         while not self._is_over():
@@ -84,10 +86,24 @@ class Supervisor:
             self._tick()
         if self._build is not None:
             self._build.cancel()
-        if self._end_wanted:
-            self._launcher.emit(events.RunEnded())
+        removable = self._say_goodbye() if self._end_wanted else []
         self._launcher.close()
-        return self._end_wanted
+        return removable
+
+    def _say_goodbye(self) -> List[str]:
+        """Tells what stays here; returns the paths that may go."""
+        left = leftovers.Leftovers(0, 0)
+        if self._order is not None and self._tree:
+            shipped = [file.path for file in self._order.files]
+            left = leftovers.written_files(self._path("work"), shipped, self._built_at)
+        if self._keep_wanted:
+            self._launcher.emit(events.RunEnded(self._run_dir, *left))
+            return []
+        if left.files:
+            self._launcher.emit(events.RunEnded(self._path("work"), *left))
+            return [self._path(name) for name in os.listdir(self._run_dir) if name != "work"]
+        self._launcher.emit(events.RunEnded("", 0, 0))
+        return [self._run_dir]
 
     def _watch_children(self) -> None:
         read_end, write_end = os.pipe()
@@ -179,6 +195,7 @@ class Supervisor:
 
     def _on_files_complete(self, ordered: order.NodeOrder) -> None:
         self._tree = prepare.require_tree(self._files, ordered, self._path("work"))
+        self._built_at = time.time()
         python = prepare.find_python(ordered)
         if python is None:
             self._build = prepare.RuntimeBuild(self._from_threads.put)
@@ -293,6 +310,7 @@ class Supervisor:
 
     def _on_end_run(self, command: events.EndRun) -> None:
         self._end_wanted = True
+        self._keep_wanted = command.keep
         if self._is_working:
             self._begin_stop(LEFTOVER_GRACE_S)
 

@@ -36,6 +36,8 @@ def command(
 
     The exit code is 0 where a run can use every node (warnings do not count), else 69.
     """
+    import dataclasses
+
     from launcher.cli import check_view, render
     from launcher.core.findings import find, unusable
     from launcher.errors import EXIT_NODE
@@ -44,6 +46,9 @@ def command(
     if full_hash and not data:
         raise click.UsageError("--full-hash is about the paths of --data; name one")
     spec = options.read_cluster(cluster, nodes)
+    if nodes is None:
+        # A spare that turns out to be useless when it is needed is none.
+        spec = dataclasses.replace(spec, nodes=(*spec.nodes, *spec.spares))
     questions = Questions(data=tuple(map(_absolute, data)), full_hash=full_hash)
     started = time.monotonic()
     with options.TransportPool() as transports, check_view.Waiting() as waiting:

@@ -11,6 +11,7 @@ from launcher.cli.lines import to_text
 from launcher.collect.reports import Metrics
 from launcher.core.state import Exit, NodePhase, RunPhase, RunState, StopReason, WorkerPhase
 from launcher.run.session import Ending
+from launcher.wire.events import RunEnded
 
 # Of a failed worker's stderr, so many lines at the end.
 TAIL_LINES = 20
@@ -146,7 +147,15 @@ def result(ending: Ending, top: Path) -> list[str]:
             f"{counted(len(ending.checkpoints), 'checkpoint')} here, verified; the newest is "
             f"{newest.directory} ({size(newest.bytes)})"
         )
+    lines += [_kept(node, left) for node, left in ending.kept.items()]
     return lines
+
+
+def _kept(node: str, left: RunEnded) -> str:
+    if left.files == 0:
+        return f"{node}: the run's files stay there, in {left.kept}"
+    files = counted(left.files, "file")
+    return f"{node}: the job wrote {files} ({size(left.bytes)}) that stay there, in {left.kept}"
 
 
 def _tail(data: bytes) -> list[str]:

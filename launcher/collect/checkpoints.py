@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,9 @@ from launcher.store.atomic import replace_json, sync_directory
 from launcher.wire import events
 
 Send = Callable[[str, events.Command], None]
+# Files of one checkpoint that are asked for at the same time. flow.save makes two for each tensor,
+# and both sides hold each of them open; this many keep the way there filled.
+MAX_FETCHES = 16
 
 
 @dataclass
@@ -27,6 +31,8 @@ class _Arriving:
     published: Published
     directory: Path
     missing: set[str] = field(default_factory=set)
+    waiting: deque[PublishedFile] = field(default_factory=deque)
+    linked_bytes: int = 0
 
 
 @dataclass
@@ -108,11 +114,18 @@ class CheckpointCollector:
 
     def _begin(self, arriving: _Arriving) -> list[Outcome]:
         for file in arriving.published.files:
-            if not self._link(arriving, file):
+            if self._link(arriving, file):
+                arriving.linked_bytes += file.bytes
+            else:
                 arriving.missing.add(file.path)
-        for file in arriving.published.files:
-            if file.path in arriving.missing:
-                self._fetch(arriving, file)
+                arriving.waiting.append(file)
+        return self._go_on(arriving)
+
+    def _go_on(self, arriving: _Arriving) -> list[Outcome]:
+        """Asks for the next files, or ends where none is missing."""
+        on_their_way = sum(fetch.checkpoint is arriving for fetch in self._fetches.values())
+        for _ in range(min(MAX_FETCHES - on_their_way, len(arriving.waiting))):
+            self._fetch(arriving, arriving.waiting.popleft())
         return self._finish(arriving) if not arriving.missing else []
 
     def _link(self, arriving: _Arriving, file: PublishedFile) -> bool:
@@ -120,7 +133,11 @@ class CheckpointCollector:
         if known is None or not known.is_file():
             return False
         target = _parent_made(arriving.directory / file.path)
-        os.link(known, target)
+        try:
+            os.link(known, target)
+        except OSError:
+            # Not every file system has links, and none has them without end.
+            return False
         return True
 
     def _fetch(self, arriving: _Arriving, file: PublishedFile, *, again: bool = False) -> None:
@@ -169,7 +186,7 @@ class CheckpointCollector:
     def _take(self, fetch: _Fetch) -> list[Outcome]:
         arriving = fetch.checkpoint
         arriving.missing.discard(fetch.file.path)
-        return self._finish(arriving) if not arriving.missing else []
+        return self._go_on(arriving)
 
     def _finish(self, arriving: _Arriving) -> list[Outcome]:
         step = arriving.published.step
@@ -181,18 +198,9 @@ class CheckpointCollector:
         sync_directory(final.parent)
         del self._arriving[step]
         self._done.add(step)
-        linked = self._remember(arriving.published.files, final)
+        self._here |= {file.sha256: final / file.path for file in arriving.published.files}
         total = arriving.published.total_bytes
-        return [Stored(arriving.node, step, total, linked, final)]
-
-    def _remember(self, files: Iterable[PublishedFile], final: Path) -> int:
-        """Notes what is here now; returns how many bytes had been here before."""
-        linked = 0
-        for file in files:
-            if file.sha256 in self._here:
-                linked += file.bytes
-            self._here[file.sha256] = final / file.path
-        return linked
+        return [Stored(arriving.node, step, total, arriving.linked_bytes, final)]
 
     def on_node_lost(self, node: str) -> list[Outcome]:
         """Nothing more comes from a node."""

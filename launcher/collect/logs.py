@@ -7,9 +7,11 @@ from pathlib import Path
 
 from launcher.core.paths import RunPaths
 from launcher.errors import StoreError
+from launcher.store.atomic import write_whole
 from launcher.store.run_record import store_error
 
 REPORT = "report"
+_STREAMS = ("stdout", "stderr", REPORT)
 
 
 class StreamFile:
@@ -35,7 +37,7 @@ class StreamFile:
             raise ValueError(f"{offset - self.size} bytes are missing at {self.size}")
         fresh = data[self.size - offset :]
         if self._file is not None:
-            self._file.write(fresh)
+            write_whole(self._file, fresh)
         self._hash.update(fresh)
         self.size += len(fresh)
         return fresh
@@ -67,7 +69,8 @@ class LogCollector:
         """Keeps the next bytes of a stream; returns those that are new.
 
         Raises:
-            StoreError: this machine's disk does not take them.
+            StoreError: this machine's disk does not take them, bytes before them are missing, or
+                no worker has such a stream.
         """
         try:
             return self._stream(rank, stream).append(offset, data)
@@ -78,6 +81,9 @@ class LogCollector:
 
     def _stream(self, rank: int, stream: str) -> StreamFile:
         key = (rank, stream)
+        if rank not in self._nodes or stream not in _STREAMS:
+            # Names come from the nodes and become file names here.
+            raise StoreError(f"a node sent output of rank {rank}'s {stream!r}, which there is not")
         if key not in self._streams:
             kept = stream != REPORT
             path = Path(self._paths.log(self._nodes[rank], rank, stream)) if kept else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.core.state import WorkerPhase
+from launcher.store.atomic import write_whole
 from launcher.store.run_record import store_error
 
 _PHASES = {"importing": WorkerPhase.IMPORTING, "joined": WorkerPhase.JOINED}
@@ -58,7 +59,7 @@ class ReportReader:
 
     def _keep(self, data: bytes) -> None:
         try:
-            self._file.write(data)
+            write_whole(self._file, data)
         except OSError as error:
             raise store_error(error, self._path) from None
 
@@ -73,7 +74,7 @@ def _line(report: Metrics) -> bytes:
         fields["step"] = report.step
     if report.total is not None:
         fields["total"] = report.total
-    return json.dumps({**fields, **report.values}).encode() + b"\n"
+    return json.dumps({**fields, **report.values, **fields}).encode() + b"\n"
 
 
 def _parse(rank: int, line: bytes) -> Report | None:
@@ -91,7 +92,7 @@ def _parse(rank: int, line: bytes) -> Report | None:
             rank=rank,
             step=None if step is None else int(step),
             total=None if total is None else int(total),
-            values=dict(fields["values"]),
+            values=dict(fields.get("values") or {}),
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

@@ -156,7 +156,7 @@ class _Visits:
     def __exit__(self, *problem: object) -> None:
         """Lets every agent clear up, then lets go of all links."""
         for visit in self._visits.values():
-            visit.driver.send(events.EndRun())
+            visit.driver.send(events.EndRun(keep=False))
         deadline = time.monotonic() + _END_LIMIT_S
         while time.monotonic() < deadline and any(map(_is_linked, self._visits.values())):
             self._take_next()

@@ -145,7 +145,7 @@ class _Talk:
     def __exit__(self, *problem: object) -> None:
         try:
             if problem[0] is None or issubclass(problem[0], NodeNotReady):  # type: ignore[arg-type]
-                self.send(events.EndRun())
+                self.send(events.EndRun(keep=False))
                 self.wait_for(events.RunEnded)
         finally:
             self._link.close()

@@ -6,7 +6,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome
 from launcher.collect.logs import REPORT, LogCollector
 from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
+from launcher.core import transitions
 from launcher.core.model import LaunchPlan
 from launcher.core.orders import node_orders
 from launcher.errors import StoreError
@@ -83,6 +84,7 @@ class Ending:
         state: how everything stood then.
         stderr_tail: the end of the failed worker's stderr.
         checkpoints: what was brought here, in order.
+        kept: the nodes on which files of the run stay, and where.
         elapsed_s: from the first connection to the end.
     """
 
@@ -90,6 +92,7 @@ class Ending:
     state: core.RunState
     stderr_tail: bytes
     checkpoints: tuple[Stored, ...]
+    kept: Mapping[str, events.RunEnded]
     elapsed_s: float
 
 
@@ -130,6 +133,7 @@ class Session:
         self._reports = ReportReader(Path(record.paths.metrics))
         self._collector = CheckpointCollector(record.paths, self._send_to)
         self._stored: list[Stored] = []
+        self._kept: dict[str, events.RunEnded] = {}
         self._signals = 0
         self._signals_seen = 0
 
@@ -254,7 +258,7 @@ class Session:
 
     def _step(self, node: str, event: core.AnyEvent) -> None:
         before = self._state
-        self._state, actions = core.step(before, node, event, time.monotonic())
+        self._state, actions = transitions.step(before, node, event, time.monotonic())
         if not isinstance(event, core.Tick | core.ClockMeasured):
             self._note(node, event)
         if self._state.phase is not before.phase:
@@ -277,7 +281,7 @@ class Session:
         elif isinstance(action, core.StopAll):
             self._broadcast(events.StopWorkers(action.grace_s))
         elif isinstance(action, core.EndAll):
-            self._broadcast(events.EndRun())
+            self._broadcast(events.EndRun(action.keep))
 
     def _send_to(self, node: str, command: events.Command) -> None:
         self._drivers[node].send(command)
@@ -294,8 +298,10 @@ class Session:
         while any(driver.is_linked for driver in self._drivers.values()):
             if self._state.phase is not core.RunPhase.ENDED or time.monotonic() > deadline:
                 break
-            for _ in self._next_events():
-                pass
+            for node, event in self._next_events():
+                if isinstance(event, events.RunEnded) and event.kept:
+                    self._note(node, event)
+                    self._kept[node] = event
         self._heartbeat.stop()
         for driver in self._drivers.values():
             driver.close()
@@ -328,7 +334,7 @@ class Session:
         self._record.update(
             **_standing(self._state), exit_code=code, ended=time.time(), elapsed_s=elapsed_s
         )
-        return Ending(code, self._state, tail, tuple(self._stored), elapsed_s)
+        return Ending(code, self._state, tail, tuple(self._stored), self._kept, elapsed_s)
 
 
 def _standing(state: core.RunState) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from io import RawIOBase
 from pathlib import Path
 
 
@@ -27,6 +28,17 @@ def replace_file(path: Path, data: bytes) -> None:
 def replace_json(path: Path, value: object) -> None:
     """Puts a JSON file in place of an older one in one step."""
     replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_whole(file: RawIOBase, data: bytes) -> None:
+    """Writes all of the bytes; where a disk takes only a part, the next write says why.
+
+    Raises:
+        OSError: the disk is full, or a limit is reached.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
 
 
 def sync_directory(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.core import paths
 from launcher.errors import StoreError
-from launcher.store.atomic import replace_json
+from launcher.store.atomic import replace_json, write_whole
 
 
 def runs_directory(option: str | None) -> Path:
@@ -52,10 +52,11 @@ class RunRecord:
         """
         date = time.strftime("%Y%m%d-%H%M%S")
         try:
+            runs.mkdir(parents=True, exist_ok=True)
             while True:
                 top = runs / paths.run_id(job, date, secrets.token_hex(2))
                 try:
-                    top.mkdir(parents=True)
+                    top.mkdir()
                     break
                 except FileExistsError:
                     continue
@@ -81,7 +82,7 @@ class RunRecord:
         """
         line = json.dumps({"time": round(time.time(), 6), "event": kind, **fields})
         try:
-            self._events.write(line.encode() + b"\n")
+            write_whole(self._events, line.encode() + b"\n")
         except OSError as error:
             raise store_error(error, self.top) from None
         if self.echo is not None:

@@ -85,7 +85,12 @@ class Ping(NamedTuple):
 
 
 class EndRun(NamedTuple):
-    """Nothing more is wanted of this run: the agent clears its directory away and leaves."""
+    """Nothing more is wanted of this run: the agent clears its directory away and leaves.
+
+    With `keep`, not everything is where it belongs yet, and the directory stays.
+    """
+
+    keep: bool
 
 
 class ReportFacts(NamedTuple):
@@ -272,7 +277,15 @@ class Pong(NamedTuple):
 
 
 class RunEnded(NamedTuple):
-    """The agent has cleared up and leaves; the last message of a run."""
+    """The agent leaves; the last message of a run.
+
+    `kept` is a directory that stays on the node, "" where none does: `files` of `bytes` in all,
+    which the job wrote into its working directory and nobody collected.
+    """
+
+    kept: str
+    files: int
+    bytes: int
 
 
 class FactsReported(NamedTuple):
@@ -376,7 +389,7 @@ _NAMES = {cls: kind for kind, cls in KINDS.items()}
 def kind_of(message: Message) -> str:
     """Returns a message's name on the wire.
 
-    >>> kind_of(EndRun())
+    >>> kind_of(EndRun(keep=False))
     'end_run'
     """
     return _NAMES[type(message)]

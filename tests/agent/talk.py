@@ -133,7 +133,7 @@ class Talk:
             expected.discard((end.rank, end.stream))
 
     def end_run(self) -> None:
-        self.send(events.EndRun())
+        self.send(events.EndRun(keep=False))
         self.expect(events.RunEnded)
         self.read_until_over()
 
@@ -268,10 +268,10 @@ class Node:
         for talk in self.talks:
             if talk.process.stdin is not None and not talk.process.stdin.closed:
                 with contextlib.suppress(OSError):
-                    talk.send(events.StopWorkers(0.0), events.EndRun())
+                    talk.send(events.StopWorkers(0.0), events.EndRun(keep=False))
             talk.hang_up()
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not self.survivors(), "the agent's end", 3.0)
+            wait_until(lambda: not self.survivors(), "the agent's end", 0.7)
         for line in self.survivors():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line.split()[0]), signal.SIGKILL)

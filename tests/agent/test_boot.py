@@ -170,7 +170,7 @@ def test_two_logins_at_once_install_one_agent(node: Node) -> None:
             assert read_mark(process)[0] == "need"
         for process in processes:
             assert process.stdin is not None
-            process.stdin.write(agent_package().data + events.encode(events.EndRun()))
+            process.stdin.write(agent_package().data + events.encode(events.EndRun(keep=False)))
             process.stdin.flush()
         for process in processes:
             assert process.wait(20) == 0

@@ -153,7 +153,8 @@ def test_a_kept_file_that_was_damaged_is_not_used_twice(node: Node) -> None:
 
 def _await_answer(talk: Talk) -> None:
     deadline = time.monotonic() + 10.0
-    while not (talk.all_of(events.NodePrepared) or talk.all_of(events.NodeUnusable)):
+    kinds = (events.NodePrepared, events.NodeUnusable)
+    while not any(isinstance(message, kinds) for message in talk.received):
         assert talk.read(deadline), "no answer"
 
 
@@ -364,6 +365,34 @@ def test_what_ended_while_nobody_listened_is_told_to_the_next_launcher(node: Nod
     later.send(events.Hello(events.VERSION, 60.0), events.FollowOutput(b'{"0":{"stderr":0}}'))
     assert later.expect(events.WorkerExited, limit_s=3.0).exit_code == 1
     later.expect(events.WorkersStopped, limit_s=3.0)
+
+
+LOUD = """
+import sys
+while True:
+    sys.stdout.write("x" * 10000 + "\\n")
+"""
+
+
+def test_a_stop_that_was_said_just_before_the_link_broke_counts(node: Node) -> None:
+    talk = node.started(LOUD)
+    talk.wait_more(0)
+    talk.send(events.StopWorkers(0.0))
+    talk.hang_up()
+    worker = talk.all_of(events.WorkerStarted)[0].pid
+    wait_until(lambda: not is_alive(worker), "the worker's end", 3.0)
+
+
+def test_a_launcher_that_does_not_read_does_not_hold_the_agent(node: Node) -> None:
+    talk = node.started(LOUD)
+    talk.wait_more(0)
+    assert talk.process.stdin is not None
+    talk.process.stdin.write(b"nonsense\n")
+    talk.process.stdin.flush()
+    later = node.talk("attach")
+    later.hello()
+    later.send(events.StopWorkers(0.0))
+    later.expect(events.WorkersStopped)
 
 
 def test_nonsense_ends_the_conversation_and_not_the_workers(node: Node) -> None:

@@ -63,18 +63,25 @@ def _sshd(top: Path, cache: Path) -> contextlib.AbstractContextManager[SshHost]:
     )
 
 
-def test_64_nodes_are_one_row_within_5_seconds(loopback_lab: LabOf) -> None:
+def _check_64(lab: Lab) -> float:
+    """Checks 64 nodes and returns the seconds that it took."""
+    done = lab.flowlaunch("check")
+    assert done.code == 0, done.out + done.err
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["gpu[01-64]", "ok", "0.9.0+381b12c"] in [row[:3] for row in rows]
+    assert "4096 of 4096 ways" in done.out
+    return float(done.out.split()[-2])
+
+
+def test_64_nodes_are_one_row(loopback_lab: LabOf) -> None:
+    # One node after the other would take half a minute, whatever else the cores have to do.
+    assert _check_64(loopback_lab(64)) < 15.0
+
+
+@pytest.mark.soak
+def test_64_nodes_take_under_5_seconds_on_2_idle_cores(loopback_lab: LabOf) -> None:
     lab = loopback_lab(64)
-    times = []
-    # The cores may be busy with other things; the best of three shows what it takes.
-    while len(times) < 3 and not any(time_s < 5.0 for time_s in times):
-        done = lab.flowlaunch("check")
-        assert done.code == 0, done.out + done.err
-        rows = [line.split() for line in done.out.splitlines()]
-        assert ["gpu[01-64]", "ok", "0.9.0+381b12c"] in [row[:3] for row in rows]
-        assert "4096 of 4096 ways" in done.out
-        times.append(float(done.out.split()[-2]))
-    assert min(times) < 5.0, times
+    assert min(_check_64(lab) for _ in range(3)) < 5.0
 
 
 @pytest.fixture
@@ -113,6 +120,13 @@ def test_nodes_that_are_well_are_told_apart_from_none(lab3: Lab) -> None:
     assert [node["name"] for node in report["nodes"]] == ["n1", "n2", "n3"]
     for host in lab3.hosts:
         assert list((host.home / ".flowlaunch" / "runs").iterdir()) == []
+
+
+def test_spares_are_checked_too(lab3: Lab) -> None:
+    lab3.manifest("auto", lab3.ssh_nodes(), spares="n3")
+    shutil.rmtree(lab3.hosts[2].home / ".cache")
+    assert _finding(_report(lab3, code=69), "runtime")["nodes"] == ["n3"]
+    assert _report(lab3, "--nodes", "n[1-2]", code=0)["findings"] == []
 
 
 def test_a_node_that_is_down_does_not_hide_the_others(lab3: Lab) -> None:

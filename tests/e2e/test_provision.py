@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from launcher.agent.runtime_lock import SPEC
+from launcher.run.wheels import WheelStore
 from tests.support.lab import Lab, lab_of_namespaces
 from tests.support.netns import NetHost
 from tests.support.ready_runtime import make_ready_runtime
@@ -21,9 +27,15 @@ print("sum %g" % flow.ones(3).sum().numpy(), flush=True)
 
 
 @pytest.fixture
-def lab2(tmp_path: Path, netns_hosts: Callable[[int], list[NetHost]]) -> Lab:
+def hosts2(netns_hosts: Callable[[int], list[NetHost]]) -> list[NetHost]:
     """Two hosts with fresh homes, which reach nothing but each other and this machine."""
-    lab = lab_of_namespaces(tmp_path, netns_hosts(2))
+    return netns_hosts(2)
+
+
+@pytest.fixture
+def lab2(tmp_path: Path, hosts2: list[NetHost]) -> Lab:
+    """A lab of the two hosts."""
+    lab = lab_of_namespaces(tmp_path, hosts2)
     lab.manifest("auto", lab.ssh_nodes())
     return lab
 
@@ -116,3 +128,50 @@ def test_fresh_accounts_without_an_index_are_provisioned_and_train(
     assert ran.out.count("sum 3") == 2
     again = lab2.flowlaunch("provision", "--offline")
     assert again.err.count("nothing to do") == 2
+
+
+@contextlib.contextmanager
+def _served(folder: Path) -> Iterator[int]:
+    """Serves a folder over HTTP on every address of this machine; yields the port."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.soak
+@pytest.mark.oneflow
+def test_a_fresh_account_with_an_index_is_provisioned_and_trains(
+    lab2: Lab, hosts2: list[NetHost], runtime_python: Path
+) -> None:
+    lab2.manifest("auto", lab2.ssh_nodes()[:1])
+    version = subprocess.run(
+        [str(runtime_python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    wheels = WheelStore(lambda done, total: None).fetch(version)
+    pip = lab2.hosts[0].home / ".config" / "pip" / "pip.conf"
+    pip.parent.mkdir(parents=True)
+    with _served(wheels[0].parent) as port:
+        links = f"http://{hosts2[0].gateway}:{port}/"
+        pip.write_text(
+            f"[global]\nno-index = true\nfind-links = {links}\ntrusted-host = {hosts2[0].gateway}\n"
+        )
+        base = str(runtime_python.resolve())
+        done = lab2.flowlaunch("provision", "--python", base, limit_s=1500)
+    assert done.code == 0, done.err
+    assert "n1: built" in done.err
+    lab2.write("job.py", JOB)
+    ran = lab2.flowlaunch("run", "job.py")
+    assert ran.code == 0, ran.err
+    assert "sum 3" in ran.out

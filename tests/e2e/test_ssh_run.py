@@ -34,3 +34,20 @@ def test_workers_on_several_hosts_compute_together(
     for host in lab.hosts:
         assert f"sum {expected} of {world} on {host.name}" in done.out
     lab.no_survivors()
+
+
+def test_what_the_job_wrote_beside_itself_is_kept_and_named(
+    lab_of: Factory, runtime_python: Path
+) -> None:
+    lab = lab_of(2)
+    lab.manifest(runtime_python, lab.ssh_nodes())
+    lab.write(
+        "job.py", "import os\nif os.environ['RANK'] == '1': open('model.bin', 'w').write('x')"
+    )
+    done = lab.flowlaunch("run", "job.py")
+    assert done.code == 0, done.err
+    first, second = (host.home / ".flowlaunch" / "runs" for host in lab.hosts)
+    assert not list(first.iterdir())
+    [kept] = second.rglob("model.bin")
+    assert f"n2: the job wrote 1 file (1 B) that stay there, in {kept.parent}" in done.err
+    assert [path.name for path in kept.parent.parent.iterdir()] == ["work"]

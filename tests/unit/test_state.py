@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.core import state as core
+from launcher.core import transitions
 from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
 
@@ -33,7 +34,7 @@ class Run:
         return core.exit_code(self.state)
 
     def take(self, node: str, event: core.AnyEvent) -> list[core.Action]:
-        self.state, actions = core.step(self.state, node, event, self.now)
+        self.state, actions = transitions.step(self.state, node, event, self.now)
         self.actions += actions
         return actions
 
@@ -157,8 +158,8 @@ def test_a_node_that_fails_does_not_wait_for_one_that_is_silent(event: core.AnyE
     run.take("n2", core.NodeConnected())
     run.take("n1", event)
     assert run.phase() is core.RunPhase.PREPARING
-    assert run.tick(core.GATHER_FAILURES_S) == [core.StopAll(5.0)]
-    run.tick(5.0 + core.STOP_SLACK_S)
+    assert run.tick(transitions.GATHER_FAILURES_S) == [core.StopAll(5.0)]
+    run.tick(5.0 + transitions.STOP_SLACK_S)
     assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_NODE
 
@@ -209,7 +210,7 @@ def test_a_node_that_is_lost_while_stopping_is_not_waited_for() -> None:
     run.stopped("n1")
     run.complete(0, 1)
     assert run.phase() is core.RunPhase.STOPPING
-    assert run.take("n2", core.LinkLost("cut")) == [core.EndAll()]
+    assert run.take("n2", core.LinkLost("cut")) == [core.EndAll(keep=True)]
     assert run.code == 3
 
 
@@ -219,7 +220,7 @@ def test_a_node_that_is_lost_while_collecting_leaves_what_it_owes_missing() -> N
     run.exit(0)
     run.stopped()
     run.take("n1", core.CheckpointsPending(2))
-    assert run.take("n1", core.LinkLost("cut")) == [core.EndAll()]
+    assert run.take("n1", core.LinkLost("cut")) == [core.EndAll(keep=True)]
     assert run.code == EXIT_DELIVERY
     assert "2 published checkpoint(s)" in run.state.missing
 
@@ -231,7 +232,7 @@ def test_a_node_that_cannot_stop_its_workers_is_given_up_and_named() -> None:
     run.take("n1", wire.WorkersStopped(1, 2.0))
     run.take("n2", wire.WorkersStopped(0, 2.0))
     run.complete(2)
-    run.tick(5.0 + core.STOP_SLACK_S - 0.1)
+    run.tick(5.0 + transitions.STOP_SLACK_S - 0.1)
     assert run.phase() is core.RunPhase.STOPPING
     run.tick(0.2)
     assert run.phase() is core.RunPhase.ENDED
@@ -365,7 +366,7 @@ def test_ctrl_c_while_collecting_waits_once_and_gives_up_the_second_time() -> No
     run.exit(0)
     run.stopped()
     assert run.take("", core.Interrupted()) == []
-    assert run.take("", core.Interrupted()) == [core.EndAll()]
+    assert run.take("", core.Interrupted()) == [core.EndAll(keep=True)]
     assert run.code == EXIT_DELIVERY
 
 

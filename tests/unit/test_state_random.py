@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher.core import state as core
+from launcher.core import transitions
 from launcher.errors import EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
 
@@ -91,7 +92,7 @@ class Driven:
     def take(self, node: str, event: core.AnyEvent, after_s: float = 0.0) -> None:
         self.now += after_s
         before = self.state
-        self.state, actions = core.step(before, node, event, self.now)
+        self.state, actions = transitions.step(before, node, event, self.now)
         self.actions += actions
         assert ORDER.index(self.state.phase) >= ORDER.index(before.phase), "a phase came again"
         if before.phase is core.RunPhase.ENDED:

@@ -1,0 +1,369 @@
+"""How a run goes on: events in, a new state and actions out. Pure.
+
+Times are given in, never read: `now` is the launcher's monotonic clock in seconds; the `clock`
+of an event is its node's wall clock, and `ClockMeasured` says by how much that one is ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from launcher.core.state import (
+    Action,
+    AnyEvent,
+    CheckpointFailed,
+    CheckpointsPending,
+    ClockMeasured,
+    EndAll,
+    Exit,
+    Interrupted,
+    LinkLost,
+    NodeConnected,
+    NodeFailed,
+    NodePhase,
+    OpenGates,
+    OutputComplete,
+    RunPhase,
+    RunState,
+    StartAll,
+    StopAll,
+    StopReason,
+    Tick,
+    TimedOut,
+    WorkerPhase,
+    WorkerReported,
+    WorkerState,
+)
+from launcher.wire import events as wire
+
+# After one node failed, the others get this long to say what is wrong with them too.
+GATHER_FAILURES_S = 3.0
+# What stopping may take beyond the grace before the node counts as lost.
+STOP_SLACK_S = 10.0
+
+Result = tuple[RunState, list[Action]]
+
+
+def step(state: RunState, node: str, event: AnyEvent, now: float) -> Result:
+    """Takes one event in.
+
+    Args:
+        state: how the run stands.
+        node: where the event comes from, "" where from nowhere in particular.
+        event: what happened.
+        now: the launcher's monotonic clock, seconds.
+
+    Returns:
+        How the run stands then, and what is to be done.
+    """
+    if state.phase is RunPhase.ENDED:
+        return state, []
+    handler = _HANDLERS.get(type(event))
+    if handler is None:
+        return state, []
+    state, actions = handler(state, node, event, now)
+    state, more = _advance(state, now)
+    return state, actions + more
+
+
+def _advance(state: RunState, now: float) -> Result:
+    """Moves on where what a phase waits for has come about, or has taken too long."""
+    actions: list[Action] = []
+    while True:
+        advance = _ADVANCES.get(state.phase)
+        after, more = advance(state, now) if advance else (state, [])
+        actions += more
+        if after.phase is state.phase:
+            return after, actions
+        state = after
+
+
+def _advance_preparing(state: RunState, now: float) -> Result:
+    phases = [node.phase for node in state.nodes.values()]
+    if state.stop_reason is not None:
+        return _stop(state, state.stop_reason, now)
+    if all(phase is NodePhase.PREPARED for phase in phases):
+        return replace(state, phase=RunPhase.RUNNING, deadline=None), [
+            StartAll(state.attempt, state.ctrl_port)
+        ]
+    settled = (NodePhase.PREPARED, NodePhase.FAILED, NodePhase.LOST)
+    failed = NodePhase.FAILED in phases or NodePhase.LOST in phases
+    if failed and (all(phase in settled for phase in phases) or _is_over(state, now)):
+        return _stop(state, StopReason.NODE_FAILED, now)
+    return state, []
+
+
+def _advance_running(state: RunState, now: float) -> Result:
+    if any(node.phase is NodePhase.LOST for node in state.nodes.values()):
+        return _stop(state, StopReason.NODE_FAILED, now)
+    if any(node.phase is NodePhase.FAILED for node in state.nodes.values()):
+        return _stop(state, StopReason.NODE_FAILED, now)
+    if state.failures:
+        return _stop(state, StopReason.WORKER_FAILED, now)
+    if all(node.phase is NodePhase.STOPPED for node in state.nodes.values()):
+        return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
+    return state, []
+
+
+def _stop(state: RunState, reason: StopReason, now: float) -> Result:
+    grace_s = 0.0 if state.interrupts > 1 else state.grace_s
+    for name, node in state.nodes.items():
+        if node.phase is NodePhase.CONNECTING:
+            # Nobody is there to be stopped; the attempt to connect is given up.
+            state = _with_node(state, name, phase=NodePhase.ENDED)
+    after = replace(
+        state,
+        phase=RunPhase.STOPPING,
+        stop_reason=reason,
+        deadline=now + grace_s + STOP_SLACK_S,
+    )
+    return after, [StopAll(grace_s)]
+
+
+def _advance_stopping(state: RunState, now: float) -> Result:
+    waiting = [
+        name
+        for name, node in state.nodes.items()
+        if node.is_reachable and node.phase is not NodePhase.STOPPED
+    ]
+    if waiting and not _is_over(state, now):
+        return state, []
+    for name in waiting:
+        state = _lose(state, name, "did not say in time that its workers had ended")
+    return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
+
+
+def _advance_collecting(state: RunState, now: float) -> Result:
+    open_streams = any(
+        worker.open_streams and worker.phase is not WorkerPhase.WAITING and _can_tell(state, worker)
+        for worker in state.workers.values()
+    )
+    # A checkpoint comes from a node; where none is left, none comes.
+    checkpoints = state.checkpoints_pending and any(
+        node.is_reachable for node in state.nodes.values()
+    )
+    if (open_streams or checkpoints) and state.interrupts < 2:
+        return state, []
+    state = _note_missing(state)
+    return replace(state, phase=RunPhase.ENDED), [EndAll(keep=bool(state.missing))]
+
+
+def _note_missing(state: RunState) -> RunState:
+    lines = [
+        f"{worker.node}: rank {rank}: the end of its {stream}"
+        for rank, worker in state.workers.items()
+        if worker.phase is not WorkerPhase.WAITING
+        for stream in sorted(worker.open_streams)
+    ]
+    if state.stop_reason is None:
+        # Nobody said that such a worker ended with 0, so the run did not end well.
+        lines += [
+            f"{worker.node}: rank {rank}: how it ended"
+            for rank, worker in state.workers.items()
+            if worker.exit is None
+        ]
+    if state.checkpoints_pending:
+        lines.append(f"{state.checkpoints_pending} published checkpoint(s)")
+    return replace(state, missing=(*state.missing, *lines))
+
+
+def _can_tell(state: RunState, worker: WorkerState) -> bool:
+    return state.nodes[worker.node].is_reachable
+
+
+def _is_over(state: RunState, now: float) -> bool:
+    return state.deadline is not None and now >= state.deadline
+
+
+# Small changes
+
+
+def _with_node(state: RunState, name: str, **changes: object) -> RunState:
+    if name not in state.nodes:
+        return state
+    changed = replace(state.nodes[name], **changes)  # type: ignore[arg-type]
+    return replace(state, nodes=MappingProxyType({**state.nodes, name: changed}))
+
+
+def _with_worker(state: RunState, rank: int, **changes: object) -> RunState:
+    changed = replace(state.workers[rank], **changes)  # type: ignore[arg-type]
+    return replace(state, workers=MappingProxyType({**state.workers, rank: changed}))
+
+
+def _lose(state: RunState, name: str, message: str) -> RunState:
+    if name not in state.nodes or not state.nodes[name].is_reachable:
+        return state
+    return _with_node(state, name, phase=NodePhase.LOST, problem=message)
+
+
+# What each event changes
+
+
+def _on_connected(state: RunState, node: str, event: NodeConnected, now: float) -> Result:
+    if node in state.nodes and state.nodes[node].phase is NodePhase.CONNECTING:
+        return _with_node(state, node, phase=NodePhase.PREPARING), []
+    return state, []
+
+
+def _on_prepared(state: RunState, node: str, event: wire.NodePrepared, now: float) -> Result:
+    if state.phase is not RunPhase.PREPARING or not _is_preparing(state, node):
+        return state, []
+    state = _with_node(state, node, phase=NodePhase.PREPARED)
+    return (replace(state, ctrl_port=event.ctrl_port) if event.ctrl_port else state), []
+
+
+def _is_preparing(state: RunState, node: str) -> bool:
+    known = state.nodes.get(node)
+    return known is not None and known.phase in (NodePhase.CONNECTING, NodePhase.PREPARING)
+
+
+def _on_unusable(state: RunState, node: str, event: wire.NodeUnusable, now: float) -> Result:
+    return _on_failed(state, node, NodeFailed(event.message, event.hint), now)
+
+
+def _on_failed(state: RunState, node: str, event: NodeFailed, now: float) -> Result:
+    if node not in state.nodes or not state.nodes[node].is_reachable:
+        return state, []
+    # A node that only could not start its workers still answers, and must be heard out.
+    phase = NodePhase.FAILED if _is_preparing(state, node) else state.nodes[node].phase
+    if state.phase is RunPhase.RUNNING:
+        phase = NodePhase.FAILED
+    state = _with_node(state, node, phase=phase, problem=event.message, hint=event.hint)
+    return _gather(state, now), []
+
+
+def _on_link_lost(state: RunState, node: str, event: LinkLost, now: float) -> Result:
+    if node not in state.nodes:
+        return state, []
+    return _gather(_lose(state, node, event.message), now), []
+
+
+def _gather(state: RunState, now: float) -> RunState:
+    """Gives the other nodes some time, from the first failure on, to say what they lack too."""
+    if state.phase is RunPhase.PREPARING and state.deadline is None:
+        return replace(state, deadline=now + GATHER_FAILURES_S)
+    return state
+
+
+def _on_started(state: RunState, node: str, event: wire.WorkerStarted, now: float) -> Result:
+    worker = state.workers.get(event.rank)
+    if worker is None or worker.phase is not WorkerPhase.WAITING:
+        return state, []
+    state = _with_worker(state, event.rank, phase=WorkerPhase.STARTED, pid=event.pid)
+    if node in state.nodes and state.nodes[node].phase is NodePhase.PREPARED:
+        state = _with_node(state, node, phase=NodePhase.RUNNING)
+    return state, []
+
+
+def _on_reported(state: RunState, node: str, event: WorkerReported, now: float) -> Result:
+    worker = state.workers.get(event.rank)
+    if worker is None or worker.phase is WorkerPhase.EXITED:
+        return state, []
+    return _with_worker(state, event.rank, phase=event.phase), []
+
+
+def _on_listening(
+    state: RunState, node: str, event: wire.RendezvousListening, now: float
+) -> Result:
+    wanted = state.phase is RunPhase.RUNNING and event.attempt == state.attempt
+    return state, [OpenGates(state.attempt)] if wanted else []
+
+
+def _on_exited(state: RunState, node: str, event: wire.WorkerExited, now: float) -> Result:
+    worker = state.workers.get(event.rank)
+    if worker is None or worker.exit is not None or event.attempt != state.attempt:
+        return state, []
+    ahead_s = state.nodes[worker.node].ahead_s
+    end = Exit(
+        rank=event.rank,
+        exit_code=event.exit_code,
+        signal=event.signal,
+        at=event.clock - ahead_s,
+        after_stop=state.phase is not RunPhase.RUNNING,
+    )
+    return _with_worker(state, event.rank, phase=WorkerPhase.EXITED, exit=end), []
+
+
+def _on_stopped(state: RunState, node: str, event: wire.WorkersStopped, now: float) -> Result:
+    known = state.nodes.get(node)
+    if known is None or not known.is_reachable or event.left:
+        return state, []
+    if state.phase is RunPhase.PREPARING:
+        return state, []
+    return _with_node(state, node, phase=NodePhase.STOPPED), []
+
+
+def _on_clock(state: RunState, node: str, event: ClockMeasured, now: float) -> Result:
+    return _with_node(state, node, ahead_s=event.ahead_s), []
+
+
+def _on_interrupted(state: RunState, node: str, event: Interrupted, now: float) -> Result:
+    state = replace(state, interrupts=state.interrupts + 1)
+    if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
+        return _stop(state, StopReason.INTERRUPTED, now)
+    if state.phase is RunPhase.STOPPING and state.interrupts > 1:
+        return replace(state, deadline=now + STOP_SLACK_S), [StopAll(0.0)]
+    return state, []
+
+
+def _on_timed_out(state: RunState, node: str, event: TimedOut, now: float) -> Result:
+    if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
+        return _stop(state, StopReason.TIMEOUT, now)
+    return state, []
+
+
+def _on_output_complete(state: RunState, node: str, event: OutputComplete, now: float) -> Result:
+    worker = state.workers.get(event.rank)
+    if worker is None:
+        return state, []
+    state = _with_worker(state, event.rank, open_streams=worker.open_streams - {event.stream})
+    missing = (*state.missing, event.problem) if event.problem else state.missing
+    return replace(state, missing=missing), []
+
+
+def _on_pending(state: RunState, node: str, event: CheckpointsPending, now: float) -> Result:
+    return replace(state, checkpoints_pending=event.pending), []
+
+
+def _on_checkpoint_failed(
+    state: RunState, node: str, event: CheckpointFailed, now: float
+) -> Result:
+    return replace(state, missing=(*state.missing, event.problem)), []
+
+
+def _on_tick(state: RunState, node: str, event: Tick, now: float) -> Result:
+    return state, []
+
+
+_HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = MappingProxyType(
+    {
+        NodeConnected: _on_connected,
+        NodeFailed: _on_failed,
+        LinkLost: _on_link_lost,
+        WorkerReported: _on_reported,
+        ClockMeasured: _on_clock,
+        Interrupted: _on_interrupted,
+        TimedOut: _on_timed_out,
+        OutputComplete: _on_output_complete,
+        CheckpointsPending: _on_pending,
+        CheckpointFailed: _on_checkpoint_failed,
+        Tick: _on_tick,
+        wire.NodePrepared: _on_prepared,
+        wire.NodeUnusable: _on_unusable,
+        wire.WorkerStarted: _on_started,
+        wire.RendezvousListening: _on_listening,
+        wire.WorkerExited: _on_exited,
+        wire.WorkersStopped: _on_stopped,
+    }
+)
+_ADVANCES: Mapping[RunPhase, Callable[[RunState, float], Result]] = MappingProxyType(
+    {
+        RunPhase.PREPARING: _advance_preparing,
+        RunPhase.RUNNING: _advance_running,
+        RunPhase.STOPPING: _advance_stopping,
+        RunPhase.COLLECTING: _advance_collecting,
+    }
+)

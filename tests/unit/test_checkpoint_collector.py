@@ -1,0 +1,402 @@
+"""Checkpoints on their way here: proven byte for byte, or not here at all, and never elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome, Stored
+from launcher.core.paths import RunPaths
+from launcher.wire import events
+from tests.support.leaks import held_now
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def entry(path: str, data: bytes, **changes: object) -> dict[str, object]:
+    return {"path": path, "bytes": len(data), "sha256": sha(data), **changes}
+
+
+def manifest(step: int, *files: object) -> bytes:
+    return json.dumps({"step": step, "files": files, "meta": {"lr": 0.1}}).encode()
+
+
+class Home:
+    """A collector, the commands that it sent, and a node that answers them."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.paths = RunPaths(top / "run")
+        Path(self.paths.checkpoints).mkdir(parents=True)
+        self.sent: list[tuple[str, Any]] = []
+        self.collector = CheckpointCollector(self.paths, lambda *sent: self.sent.append(sent))
+        self.outcomes: list[Outcome] = []
+
+    def publish(self, step: int, *files: object, node: str = "n1", rank: int = 0) -> None:
+        event = events.CheckpointPublished(rank, step, f"step-{step:08d}", manifest(step, *files))
+        self.outcomes += self.collector.on_published(node, event)
+
+    def chunk(self, request: int, offset: int, data: bytes) -> None:
+        self.outcomes += self.collector.on_chunk(events.FileChunk(request, offset, data))
+
+    def end(self, request: int, size: int = 0, error: str = "") -> None:
+        self.outcomes += self.collector.on_ended(events.FileEnded(request, size, error))
+
+    def answer(self, contents: Mapping[str, bytes], piece: int = 7) -> None:
+        """Sends every file that is asked for, until nothing more is."""
+        while self.sent:
+            _, fetch = self.sent.pop(0)
+            data = contents[fetch.path]
+            for start in range(0, len(data), piece):
+                self.chunk(fetch.request, start, data[start : start + piece])
+            self.end(fetch.request, len(data))
+
+    @property
+    def problem(self) -> str:
+        (outcome,) = self.outcomes
+        assert isinstance(outcome, NotStored)
+        return outcome.problem
+
+    def step(self, step: int) -> Path:
+        return Path(self.paths.checkpoint(step))
+
+    def everything(self) -> list[str]:
+        """Returns every path below the run's directory and beside it."""
+        return sorted(str(path.relative_to(self.top)) for path in self.top.rglob("*"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    made.collector.close()
+
+
+EMPTY = ["run", "run/checkpoints"]
+
+
+def test_a_checkpoint_is_here_whole_with_its_manifest(home: Home) -> None:
+    files = {"w/out": bytes(range(100)), "w/meta": b"m", "empty": b""}
+    home.publish(3, *(entry(path, data) for path, data in files.items()))
+    assert home.collector.pending == 1
+    assert not home.step(3).exists()
+    home.answer(files)
+    (stored,) = home.outcomes
+    assert stored == Stored("n1", 3, 101, 0, home.step(3))
+    assert home.collector.pending == 0
+    for path, data in files.items():
+        assert (home.step(3) / path).read_bytes() == data
+    written = json.loads((home.step(3) / "MANIFEST.json").read_text())
+    assert written["step"] == 3
+    assert written["files"][0] == {**entry("w/out", files["w/out"]), "node": "n1"}
+    assert [path.name for path in Path(home.paths.checkpoints).iterdir()] == ["step-00000003"]
+
+
+def test_equal_files_are_linked_and_cross_the_network_once(home: Home) -> None:
+    home.publish(1, entry("a", b"frozen"), entry("b", b"1"))
+    home.answer({"a": b"frozen", "b": b"1"})
+    home.publish(2, entry("x/a", b"frozen"), entry("b", b"2"), node="n2")
+    assert [command.path for _, command in home.sent] == ["b"]
+    home.answer({"b": b"2"})
+    assert home.outcomes[1] == Stored("n2", 2, 7, 6, home.step(2))
+    assert (home.step(2) / "x/a").stat().st_ino == (home.step(1) / "a").stat().st_ino
+
+
+def test_equal_files_of_one_checkpoint_were_not_here_before(home: Home) -> None:
+    home.publish(1, entry("a", b"same"), entry("b", b"same"))
+    home.answer({"a": b"same", "b": b"same"})
+    assert home.outcomes == [Stored("n1", 1, 8, 0, home.step(1))]
+
+
+def test_a_file_system_without_links_only_costs_time(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    home.publish(1, entry("a", b"frozen"))
+    home.answer({"a": b"frozen"})
+    monkeypatch.setattr(os, "link", refuse)
+    home.publish(2, entry("a", b"frozen"))
+    home.answer({"a": b"frozen"})
+    assert home.outcomes[1] == Stored("n1", 2, 6, 0, home.step(2))
+
+
+def test_a_file_that_was_removed_here_is_fetched_again(home: Home) -> None:
+    home.publish(1, entry("a", b"frozen"))
+    home.answer({"a": b"frozen"})
+    (home.step(1) / "a").unlink()
+    home.publish(2, entry("a", b"frozen"))
+    home.answer({"a": b"frozen"})
+    assert (home.step(2) / "a").read_bytes() == b"frozen"
+
+
+def test_replicas_of_one_step_are_taken_once(home: Home) -> None:
+    home.publish(1, entry("a", b"1"))
+    home.publish(1, entry("a", b"1"), node="n2", rank=1)
+    home.answer({"a": b"1"})
+    home.publish(1, entry("a", b"1"), node="n2", rank=1)
+    assert len(home.outcomes) == 1
+    assert home.sent == []
+
+
+def test_a_checkpoint_of_many_files_holds_few_of_them_open(home: Home) -> None:
+    """flow.save makes two files for each tensor; a process may often open no more than 1024."""
+    files = {f"w{number}/out": b"%d" % number for number in range(3000)}
+    before = len(held_now().files)
+    home.publish(1, *(entry(path, data) for path, data in files.items()))
+    assert len(held_now().files) - before < 100
+    home.answer(files)
+    assert isinstance(home.outcomes[0], Stored)
+    assert len(list(home.step(1).iterdir())) == 3001
+
+
+# Damage
+
+
+def damaged_then(home: Home, again: bytes) -> None:
+    home.publish(1, entry("a", b"right"))
+    (_, first) = home.sent.pop()
+    home.chunk(first.request, 0, b"wrong")
+    home.end(first.request, 5)
+    assert home.outcomes == []
+    (_, second) = home.sent.pop()
+    assert (second.path, second.offset) == ("a", 0)
+    home.chunk(second.request, 0, again)
+    home.end(second.request, len(again))
+
+
+def test_a_file_that_arrived_damaged_is_fetched_once_more(home: Home) -> None:
+    damaged_then(home, b"right")
+    assert isinstance(home.outcomes[0], Stored)
+    assert (home.step(1) / "a").read_bytes() == b"right"
+
+
+def test_a_file_that_arrives_damaged_twice_is_refused(home: Home) -> None:
+    damaged_then(home, b"wrung")
+    assert home.problem == (
+        "n1: checkpoint of step 1: a: its sha256 is not the one that was published"
+    )
+    assert home.everything() == EMPTY
+    assert home.collector.pending == 0
+
+
+def test_a_file_that_ends_too_early_twice_is_refused(home: Home) -> None:
+    damaged_then(home, b"rig")
+    assert "a: 3 of 5 bytes came" in home.problem
+    assert home.everything() == EMPTY
+
+
+def test_a_node_that_cannot_send_a_file_says_why(home: Home) -> None:
+    home.publish(1, entry("a", b"12345"))
+    for _ in range(2):
+        _, fetch = home.sent.pop()
+        home.end(fetch.request, 0, "step-00000001/a: Permission denied")
+    assert "Permission denied" in home.problem
+
+
+@pytest.mark.parametrize(
+    ("offset", "data"), [(1, b"x"), (0, b"123456"), (5, b""), (-1, b"x"), (0, bytes(100_000))]
+)
+def test_a_piece_from_elsewhere_or_too_long_is_refused(
+    home: Home, offset: int, data: bytes
+) -> None:
+    home.publish(1, entry("a", b"12345"), entry("b", b"12345"))
+    _, fetch = home.sent[0]
+    home.chunk(fetch.request, offset, data)
+    assert "a is not of the size told" in home.problem
+    assert home.everything() == EMPTY
+    for _, later in home.sent:
+        home.chunk(later.request, 0, b"1")
+        home.end(later.request, 5)
+    assert len(home.outcomes) == 1
+    assert home.everything() == EMPTY
+
+
+def test_pieces_that_nobody_asked_for_mean_nothing(home: Home) -> None:
+    home.chunk(99, 0, b"x")
+    home.end(99)
+    assert home.outcomes == []
+    assert home.everything() == EMPTY
+
+
+def test_a_node_that_is_lost_in_the_middle_leaves_nothing_half(home: Home) -> None:
+    home.publish(1, entry("a", b"12345"))
+    home.publish(2, entry("a", b"123"), node="n2")
+    home.chunk(home.sent[0][1].request, 0, b"123")
+    home.outcomes += home.collector.on_node_lost("n1")
+    assert "the node was lost" in home.problem
+    assert home.collector.pending == 1
+    assert not list(Path(home.paths.checkpoints).glob("*00000001*"))
+
+
+def test_what_is_not_whole_at_the_end_is_removed(home: Home) -> None:
+    home.publish(1, entry("a", b"12345"))
+    home.collector.close()
+    assert home.everything() == EMPTY
+
+
+# A manifest that lies
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside",
+        "a/../../outside",
+        "/outside",
+        "a//b",
+        "./a",
+        "a/",
+        "..",
+        "",
+        "a\nb",
+        "a\0b",
+        "a\x1b[2J",
+        "a\\..\\b",
+        "MANIFEST.json",
+        "x" * 256,
+        "\ud800",
+    ],
+)
+def test_a_path_that_is_no_plain_one_refuses_the_whole_checkpoint(home: Home, path: str) -> None:
+    home.publish(1, entry("fine", b"1"), entry(path, b"x"))
+    assert "its manifest is refused" in home.problem
+    assert home.sent == []
+    assert home.everything() == EMPTY
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (entry("a", b"1"), entry("a/b", b"1")),
+        (entry("a/b", b"1"), entry("a", b"1")),
+        (entry("MANIFEST.json/x", b"1"),),
+        (entry("/".join(["d" * 200] * 30), b"1"),),
+    ],
+)
+def test_paths_that_cannot_all_be_there_leave_nothing(
+    home: Home, files: tuple[dict[str, object], ...]
+) -> None:
+    home.publish(1, *files)
+    home.answer({str(file["path"]): b"1" for file in files})
+    assert isinstance(home.outcomes[0], NotStored)
+    assert home.everything() == EMPTY
+    assert home.collector.pending == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"step":1}',
+        b'{"step":1,"files":{}',
+        b'{"step":1,"files":7}',
+        b'{"step":1,"files":[7]}',
+        b'{"step":1,"files":[{}]}',
+        b'{"step":2,"files":[]}',
+        b'{"step":"x","files":[]}',
+        b'{"step":1,"files":[],"meta":3}',
+        b'{"error":"No space left on device"}',
+        b"[" * 100_000,
+        manifest(1, entry("a", b"1", bytes=-1)),
+        manifest(1, entry("a", b"1", bytes=True)),
+        manifest(1, entry("a", b"1", bytes=1.0)),
+        manifest(1, entry("a", b"1", sha256="A" * 64)),
+        manifest(1, entry("a", b"1", sha256="a" * 63)),
+        manifest(1, entry("a", b"1", sha256="a" * 64 + "\n")),
+        manifest(1, entry("a", b"1", sha256=None)),
+        manifest(1, {**entry("a", b"1"), "path": 3}),
+        manifest(1, entry("a", b"1"), entry("a", b"1")),
+    ],
+    ids=range(23),
+)
+def test_a_manifest_that_is_none_is_refused_with_words(home: Home, data: bytes) -> None:
+    event = events.CheckpointPublished(0, 1, "step-00000001", data)
+    home.outcomes += home.collector.on_published("n1", event)
+    assert home.problem.startswith("n1: checkpoint of step 1: its manifest is refused: ")
+    assert home.everything() == EMPTY
+
+
+@pytest.mark.parametrize("step", [-1, -(10**30)])
+def test_a_step_below_zero_is_refused(home: Home, step: int) -> None:
+    home.publish(step)
+    assert "refused" in home.problem
+    assert home.everything() == EMPTY
+
+
+def test_a_step_of_a_hundred_thousand_digits_is_no_crash(home: Home) -> None:
+    home.publish(10**3000)
+    assert isinstance(home.outcomes[0], NotStored)
+    assert home.everything() == EMPTY
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["chunk", "end", "error"]),
+            st.integers(0, 5),
+            st.integers(-1, 8),
+            st.binary(max_size=8),
+        ),
+        max_size=25,
+    )
+)
+def test_whatever_a_node_sends_only_what_was_published_comes_here(
+    tmp_path: Path, moves: list[tuple[str, int, int, bytes]]
+) -> None:
+    top = tmp_path / "".join(f"{os.urandom(8).hex()}")
+    home = Home(top)
+    files = {"a": b"12345", "b/c": b"", "d": b"\0\0"}
+    home.publish(1, *(entry(path, data) for path, data in files.items()))
+    for kind, request, offset, data in moves:
+        if kind == "chunk":
+            home.chunk(request, offset, data)
+        else:
+            home.end(request, 0, "broken" if kind == "error" else "")
+    home.collector.close()
+    left = [path for path in home.everything() if path not in EMPTY]
+    if any(isinstance(outcome, Stored) for outcome in home.outcomes):
+        assert {path: (home.step(1) / path).read_bytes() for path in files} == files
+    else:
+        assert left == []
+
+
+# This machine's disk
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync", "rename"])
+def test_a_disk_that_does_not_take_it_is_a_problem_with_words(
+    home: Home, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    home.publish(1, entry("a", b"12345"))
+    if broken == "write":
+        for fetch in home.collector._fetches.values():
+            fetch.target.close()
+            fetch.target = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+    elif broken == "fsync":
+        monkeypatch.setattr(os, "fsync", refuse)
+    else:
+        monkeypatch.setattr(Path, "rename", refuse)
+    home.answer({"a": b"12345"}, piece=5)
+    monkeypatch.undo()
+    assert "No space left on device" in home.problem
+    assert home.everything() == EMPTY
