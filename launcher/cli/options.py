@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from launcher.run.planning import Wish
 
 DEFAULT_MANIFEST = "cluster.yaml"
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 cluster_option = click.option(
     "-c",
@@ -55,47 +56,61 @@ _JOB_OPTIONS = (
 )
 
 
-def job_options(function: _F) -> _F:
-    """Adds the options of a command that takes a job."""
+@dataclass(frozen=True)
+class JobWords:
+    """What the command line says of a job, as it was typed."""
+
+    job: str | None
+    job_args: tuple[str, ...]
+    module: str | None
+    cluster: str | None
+    nodes: str | None
+    nproc_per_node: int | None
+    env: tuple[str, ...]
+    legacy_api: bool
+    placement: str
+    dry_run: bool
+
+    def wish(self) -> Wish:
+        """Returns what the command line asks for.
+
+        Raises:
+            click.UsageError: there is no job, or there are two.
+            UsageError: an --env is malformed.
+        """
+        from launcher.run.planning import Wish, parse_env
+
+        job_args = self.job_args
+        if self.module is not None:
+            # With -m there is no JOB: what click took for it is the first of the job's arguments.
+            job_args = (self.job, *job_args) if self.job is not None else job_args
+        elif self.job is None:
+            raise click.UsageError("name the JOB to run: a .py file, or -m MODULE")
+        if self.placement != "script" and not self.legacy_api:
+            raise click.UsageError("--placement is for --legacy-api only")
+        return Wish(
+            target=self.module or self.job or "",
+            is_module=self.module is not None,
+            args=job_args,
+            nproc_per_node=self.nproc_per_node,
+            env=parse_env(self.env),
+            dry_run=self.dry_run,
+            legacy_placement=self.placement if self.legacy_api else "",
+        )
+
+
+def job_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of a command that takes a job; it is given them as one `JobWords`."""
+    names = [field.name for field in fields(JobWords)]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        words = JobWords(**{name: values.pop(name) for name in names})
+        function(words, **values)
+
     for option in reversed(_JOB_OPTIONS):
-        function = option(function)
-    return function
-
-
-def wish_of(
-    job: str | None,
-    job_args: tuple[str, ...],
-    module: str | None,
-    nproc_per_node: int | None,
-    env: tuple[str, ...],
-    legacy_api: bool,
-    placement: str,
-    dry_run: bool,
-) -> Wish:
-    """Returns what the command line asks for.
-
-    Raises:
-        click.UsageError: there is no job, or there are two.
-        UsageError: an --env is malformed.
-    """
-    from launcher.run.planning import Wish, parse_env
-
-    if module is not None:
-        # With -m there is no JOB: what click took for it is the first of the job's arguments.
-        job_args = (job, *job_args) if job is not None else job_args
-    elif job is None:
-        raise click.UsageError("name the JOB to run: a .py file, or -m MODULE")
-    if placement != "script" and not legacy_api:
-        raise click.UsageError("--placement is for --legacy-api only")
-    return Wish(
-        target=module or job or "",
-        is_module=module is not None,
-        args=job_args,
-        nproc_per_node=nproc_per_node,
-        env=parse_env(env),
-        dry_run=dry_run,
-        legacy_placement=placement if legacy_api else "",
-    )
+        command = option(command)
+    return command
 
 
 def read_cluster(cluster: str | None, nodes: str | None) -> ClusterSpec:

@@ -9,22 +9,12 @@ from launcher.cli import options
 
 @click.command(
     "plan",
-    context_settings={"ignore_unknown_options": False},
     epilog="Example: flowlaunch plan jobs/lenet.py -c cluster.yaml -- --epochs 3",
 )
 @options.job_options
 @click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON.")
 def command(
-    job: str | None,
-    job_args: tuple[str, ...],
-    module: str | None,
-    cluster: str | None,
-    nodes: str | None,
-    nproc_per_node: int | None,
-    env: tuple[str, ...],
-    legacy_api: bool,
-    placement: str,
-    dry_run: bool,
+    words: options.JobWords,
     as_json: bool,
 ) -> None:
     """Print what `run` would do, and do nothing.
@@ -36,10 +26,8 @@ def command(
     from launcher.core.plan import plan_to_json
     from launcher.run.planning import plan_run
 
-    wish = options.wish_of(
-        job, job_args, module, nproc_per_node, env, legacy_api, placement, dry_run
-    )
-    spec = options.read_cluster(cluster, nodes)
+    wish = words.wish()
+    spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
         plan, folder = plan_run(wish, spec, transports)
     if as_json:

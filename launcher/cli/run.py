@@ -44,16 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def command(
-    job: str | None,
-    job_args: tuple[str, ...],
-    module: str | None,
-    cluster: str | None,
-    nodes: str | None,
-    nproc_per_node: int | None,
-    env: tuple[str, ...],
-    legacy_api: bool,
-    placement: str,
-    dry_run: bool,
+    words: options.JobWords,
     name: str | None,
     timeout: float | None,
     grace: float,
@@ -71,12 +62,10 @@ def command(
     from launcher.run.session import Options
     from launcher.store.run_record import runs_directory
 
-    wish = options.wish_of(
-        job, job_args, module, nproc_per_node, env, legacy_api, placement, dry_run
-    )
-    spec = options.read_cluster(cluster, nodes)
+    wish = words.wish()
+    spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
-        if dry_run:
+        if wish.dry_run:
             _show_intended(wish, spec, transports, to_stderr=as_json)
             spec = this_machine()
         plan, folder = plan_run(wish, spec, transports)

@@ -60,7 +60,7 @@ def plan_run(
         NodeError: a node's address cannot be resolved, or it cannot say how many GPUs it has.
     """
     job, top = job_spec(wish.target, wish.is_module, wish.args)
-    folder = read_folder(top)
+    folder = read_folder(top, "" if job.is_module else job.target)
     job = dataclasses.replace(job, args=tuple(_absolute(arg, folder) for arg in wish.args))
     cluster = dataclasses.replace(cluster, nodes=resolve_nodes(cluster.nodes))
     slots = {node.name: _slots(node, wish, transports) for node in cluster.nodes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -107,8 +108,12 @@ def job_spec(target: str, is_module: bool, args: tuple[str, ...]) -> tuple[JobSp
     return JobSpec(name, inside, is_module, args, workdir), top
 
 
-def read_folder(top: Path) -> JobFolder:
+def read_folder(top: Path, script: str = "") -> JobFolder:
     """Hashes every file that travels.
+
+    Args:
+        top: the folder, without links in its path.
+        script: the path in it of a file that travels even where git ignores it.
 
     Raises:
         UsageError: a link leads out of the folder, or the folder is too large for a program.
@@ -116,7 +121,8 @@ def read_folder(top: Path) -> JobFolder:
     """
     files: list[TreeFile] = []
     total = 0
-    for path in sorted(_candidates(top)):
+    own = {top / script} if script else set()
+    for path in sorted(own | set(_through_links(top, list(_candidates(top))))):
         try:
             file = _read_file(top, path)
         except OSError as error:
@@ -136,6 +142,20 @@ def read_folder(top: Path) -> JobFolder:
 def _candidates(top: Path) -> Iterator[Path]:
     listed = _git_files(top)
     return iter(listed) if listed is not None else _walk(top)
+
+
+def _through_links(top: Path, listed: list[Path]) -> Iterator[Path]:
+    """Yields files; for a link to a directory of the folder, the files behind it, through it.
+
+    A link that is met behind another is not followed: links may lead in circles.
+    """
+    for path in listed:
+        target = Path(os.path.realpath(path))
+        if path.is_symlink() and path.is_dir() and target.is_relative_to(top):
+            behind = (file for file in listed if file.is_relative_to(target))
+            yield from (path / file.relative_to(target) for file in behind if not file.is_dir())
+        else:
+            yield path
 
 
 def _git_files(top: Path) -> list[Path] | None:
@@ -167,15 +187,17 @@ def _read_file(top: Path, path: Path) -> TreeFile | None:
 
     A link inside of the folder travels as the file that it leads to.
     """
-    if path.is_symlink() and not path.resolve().is_relative_to(top):
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(top):
         raise UsageError(
             f"{path} is a link that leads out of the job's folder {top}",
             hint="copy the file there, or list the link in .gitignore",
         )
     try:
         status = path.stat()
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
     if not stat.S_ISREG(status.st_mode):
         return None
     name = path.relative_to(top).as_posix()
