@@ -83,7 +83,7 @@ class Bench:
         (self.top / "cluster.yaml").write_text(json.dumps(fields))
 
     def _write_mpi_agent(self) -> None:
-        """mpirun's daemons meet in one /tmp here, and race; each gets a TMPDIR of its own."""
+        """Gives each of mpirun's daemons a TMPDIR: they would meet in one /tmp here, and race."""
         for name in self.addresses:
             (self.top / "tmp" / name).mkdir(parents=True)
         self.mpi_agent = self.top / "mpi-ssh"
@@ -94,16 +94,20 @@ class Bench:
         self.mpi_agent.chmod(0o755)
 
     def environment(self) -> dict[str, str]:
+        """Returns what every launcher finds set."""
         return {**os.environ, "HOME": str(self.home), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
     def flowlaunch(self) -> Sequence[str]:
+        """Returns the command of the product."""
         return [sys.executable, "-m", "launcher.cli.main", "run", "work/job.py"]
 
     def pdsh(self) -> Sequence[str]:
+        """Returns pdsh's command, with all nodes at once."""
         return ["pdsh", "-S", "-R", "ssh", "-f", str(len(self.names)), "-w",
                 ",".join(self.names), "true"]  # fmt: skip
 
     def mpirun(self) -> Sequence[str]:
+        """Returns mpirun's command, with all nodes at once."""
         root = ["--allow-run-as-root"] if os.getuid() == 0 else []
         return ["mpirun", *root, "--mca", "plm_rsh_agent", str(self.mpi_agent), "--mca",
                 "plm_rsh_num_concurrent", str(len(self.names)), "--hostfile",
@@ -131,7 +135,7 @@ def measure(bench: Bench, command: Sequence[str]) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def servers(top: Path, addresses: Sequence[str]) -> Iterator[SshHost]:
-    """Runs as many sshd as the addresses need, with one port, host key and user; gives the first."""
+    """Runs as many sshd as the addresses need, with one port and host key; gives the first."""
     identity, host_key = make_key(top / "client_key"), make_key(top / "host_key")
     port = free_port()
     with contextlib.ExitStack() as stack:
@@ -163,7 +167,7 @@ def compare(count: int, rounds: int) -> dict[str, float]:
             }  # fmt: skip
             times: dict[str, list[float]] = {name: [] for name in contenders}
             memory = 0.0
-            for name, command in contenders.items():  # Fills caches, ours and the kernel's.
+            for command in contenders.values():  # Fills caches, ours and the kernel's.
                 measure(bench, command())
             for _ in range(rounds):
                 for name, command in contenders.items():

@@ -42,8 +42,9 @@ def with_flowlaunch(python: Path, epochs: int, top: Path) -> str:
     manifest.write_text(
         f"nodes:\n  - {{name: this, transport: local, slots: {WORKERS}, python: {python}}}\n"
     )
-    command = [sys.executable, "-m", "launcher.cli.main", "run", "jobs/lenet.py", "-c",
-               str(manifest), "--runs-dir", str(top / "runs"), "--", "--epochs", str(epochs)]  # fmt: skip
+    own = [sys.executable, "-m", "launcher.cli.main", "run", "jobs/lenet.py"]
+    command = [*own, "-c", str(manifest), "--runs-dir", str(top / "runs"), "--"]
+    command += ["--epochs", str(epochs)]
     return _output(command, dict(os.environ))
 
 
@@ -52,8 +53,9 @@ def with_oneflow(python: Path, epochs: int, top: Path) -> str:
     env = worker_environment({}, {"FLOWLAUNCH_CHECKPOINT_DIR": str(top / f"{choose_free()}")})
     env["PYTHONPATH"] = str(ROOT)
     env["PYTHONUNBUFFERED"] = "1"
-    command = [str(python), "-m", "oneflow.distributed.launch", "--nproc_per_node", str(WORKERS),
-               "--master_port", str(choose_free()), "jobs/lenet.py", "--epochs", str(epochs)]  # fmt: skip
+    peer = [str(python), "-m", "oneflow.distributed.launch", "--nproc_per_node", str(WORKERS)]
+    command = [*peer, "--master_port", str(choose_free()), "jobs/lenet.py"]
+    command += ["--epochs", str(epochs)]
     return _output(command, env)
 
 

@@ -55,6 +55,15 @@ def to_text(line: bytes) -> str:
     return _CONTROL.sub(_shown, _COLOUR.sub("", text))
 
 
+def harmless(text: str) -> str:
+    r"""Returns words that a node chose as they may be shown; line ends stay.
+
+    >>> harmless("no python\x1b[2J")
+    'no python^[[2J'
+    """
+    return _CONTROL.sub(_shown, text)
+
+
 def _shown(match: re.Match[str]) -> str:
     code = ord(match.group())
     return f"^{chr(code ^ 64)}" if code < 128 else f"\\x{code:02x}"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.cli import summary
-from launcher.cli.lines import LineAssembler
+from launcher.cli.lines import LineAssembler, harmless
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
@@ -84,7 +84,7 @@ class LiveView:
 
     def on_problem(self, problem: str) -> None:
         """Says what went wrong."""
-        self._waiting.append(Text(problem, "bold red"))
+        self._waiting.append(Text(harmless(problem), "bold red"))
 
     def on_tick(self) -> None:
         """Draws anew, some times a second."""
@@ -130,7 +130,7 @@ class LiveView:
 
     def _doing(self, state: RunState, name: str, workers: list[WorkerState]) -> Text:
         if state.nodes[name].problem:
-            return Text(state.nodes[name].problem, "red")
+            return Text(harmless(state.nodes[name].problem), "red")
         building = self._building.get(name)
         if building is not None and state.phase is RunPhase.PREPARING:
             return Text(describe(building))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
@@ -56,8 +57,16 @@ def flowlaunch() -> None:
     """
 
 
+def show_any_text() -> None:
+    """Lets a terminal of another alphabet show a job's words in its own way instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """The entry point: every failure becomes a message and an exit code."""
+    show_any_text()
     try:
         code = flowlaunch.main(standalone_mode=False)
     except click.exceptions.Exit as leaving:

@@ -6,7 +6,7 @@ import sys
 import time
 
 from launcher.cli import summary
-from launcher.cli.lines import LineAssembler
+from launcher.cli.lines import LineAssembler, harmless
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
@@ -88,5 +88,5 @@ class PlainView:
             self._print(rank, stream, list(lines.rest()))
 
     def _own(self, text: str) -> None:
-        sys.stderr.write(f"{OWN} | {text}\n")
+        sys.stderr.write(f"{OWN} | {harmless(text)}\n")
         sys.stderr.flush()

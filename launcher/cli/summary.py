@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.lines import to_text
+from launcher.cli.lines import harmless, to_text
 from launcher.collect.reports import Metrics
 from launcher.core.state import Exit, NodePhase, RunPhase, RunState, StopReason, WorkerPhase
 from launcher.run.session import Ending
@@ -59,7 +59,7 @@ def progress(metrics: Metrics) -> str:
         total = f"/{metrics.total}" if metrics.total is not None else ""
         words.append(f"step {metrics.step}{total}")
     words += [f"{label(name)} {value(number)}" for name, number in metrics.values.items()]
-    return "  ".join(words)
+    return harmless("  ".join(words))
 
 
 def label(name: str) -> str:
@@ -124,13 +124,13 @@ def failure(ending: Ending) -> list[str]:
     lines = []
     for name, node in state.nodes.items():
         if node.problem:
-            lines.append(f"{name}: {node.problem}")
-            lines += [f"  hint: {node.hint}"] if node.hint else []
+            lines.append(f"{name}: {harmless(node.problem)}")
+            lines += [f"  hint: {harmless(node.hint)}"] if node.hint else []
     cause = state.root_cause
     if cause is not None and state.stop_reason is not StopReason.INTERRUPTED:
         lines.append(f"rank {cause.rank} on {state.workers[cause.rank].node} failed first:")
         lines += [f"  | {line}" for line in _tail(ending.stderr_tail)]
-    lines += [f"missing: {line}" for line in state.missing]
+    lines += [f"missing: {harmless(line)}" for line in state.missing]
     return lines
 
 

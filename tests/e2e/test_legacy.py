@@ -15,9 +15,7 @@ STEPS = 20
 
 def curve(lab: Lab, nodes: str) -> list[float]:
     """Trains on these nodes until enough losses are there, and returns them."""
-    process = lab.start(
-        "run", "train.py", "--nodes", nodes, "--legacy-api", "--placement", "all"
-    )
+    process = lab.start("run", "train.py", "--nodes", nodes, "--legacy-api", "--placement", "all")
     assert process.stdout is not None
     try:
         lines = []
