@@ -23,8 +23,15 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """Owns a model and its optimizer."""
 
-    def step(self, images: flow.Tensor, labels: flow.Tensor) -> flow.Tensor:
-        """Trains on this rank's share of a batch; returns what `mean_loss` takes."""
+    def step(self, images: flow.Tensor, labels: flow.Tensor, scale: float) -> flow.Tensor:
+        """Trains on this rank's share of a batch; returns what `mean_loss` takes.
+
+        Args:
+            images: (n, channels, height, width) float32.
+            labels: (n,) int64.
+            scale: of the gradients, 0..1. A graph's learning rate is fixed when it is compiled;
+                this does the same for both engines.
+        """
 
     def mean_loss(self, loss: flow.Tensor) -> float:
         """Returns the mean loss over the global batch. Every rank calls it."""
@@ -55,12 +62,12 @@ class EagerEngine:
         if optimizer is not None:
             self._optimizer.load_state_dict(optimizer)
 
-    def step(self, images: flow.Tensor, labels: flow.Tensor) -> flow.Tensor:
+    def step(self, images: flow.Tensor, labels: flow.Tensor, scale: float) -> flow.Tensor:
         """Trains on this rank's share of a batch."""
         logits = self._model(images)
         loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / self._batch_size
         # DDP averages the gradients over the ranks; what is wanted is their sum.
-        (loss * self._world_size).backward()
+        (loss * (self._world_size * scale)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad()
         return loss.detach()
@@ -104,12 +111,13 @@ class GraphEngine:
         if optimizer is not None:
             self._graph.load_state_dict(_everywhere(optimizer, self._placement), strict=False)
 
-    def step(self, images: flow.Tensor, labels: flow.Tensor) -> flow.Tensor:
+    def step(self, images: flow.Tensor, labels: flow.Tensor, scale: float) -> flow.Tensor:
         """Trains on this rank's share of a batch."""
         split = flow.sbp.split(0)
         return self._graph(
             images.to_global(placement=self._placement, sbp=split),
             labels.to_global(placement=self._placement, sbp=split),
+            flow.tensor([scale]).to_global(placement=self._placement, sbp=flow.sbp.broadcast),
         )
 
     def mean_loss(self, loss: flow.Tensor) -> float:
@@ -144,9 +152,9 @@ class _TrainGraph(nn.Graph):  # type: ignore[misc]
             self.config.enable_amp(True)
             self.set_grad_scaler(flow.amp.GradScaler())
 
-    def build(self, images: flow.Tensor, labels: flow.Tensor) -> flow.Tensor:
+    def build(self, images: flow.Tensor, labels: flow.Tensor, scale: flow.Tensor) -> flow.Tensor:
         loss = nn.functional.cross_entropy(self.model(images), labels)
-        loss.backward()
+        (loss * scale).sum().backward()
         return loss
 
 

@@ -38,6 +38,7 @@ class Settings:
         mode: "eager" or "graph".
         dtype: "float32", or "float16" on a GPU.
         seed: of the order of the images.
+        cooldown: over so many last steps the learning rate falls evenly towards 0.
     """
 
     batch_size: int
@@ -46,6 +47,7 @@ class Settings:
     mode: str = "eager"
     dtype: str = "float32"
     seed: int = 0
+    cooldown: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Trainer:
         epoch_steps = self.order.steps_per_epoch
         self._restart_clock()
         for batch in self._source.batches(self.order.training(self.done, total)):
-            loss = self._engine.step(*self._here(batch))
+            scale = min(1.0, (total - self.done) / max(self._settings.cooldown, 1))
+            loss = self._engine.step(*self._here(batch), scale)
             self.done += 1
             self._images_since += self._settings.batch_size
             yield Step(

@@ -21,11 +21,16 @@ def _say(word: str) -> None:
 
 
 def _become_newer() -> None:
+    import subprocess
+
     with open("/proc/self/cmdline", "rb") as file:
         arguments = [os.fsdecode(word) for word in file.read().split(b"\0")[1:-1]]
     for name in NEWER_PYTHONS:
         try:
-            os.execvp(name, [name] + arguments)
+            # A shim of pyenv is there for versions that are not, and says so only when it is run.
+            null = subprocess.DEVNULL
+            if subprocess.call([name, "-ISc", ""], stdin=null, stdout=null, stderr=null) == 0:
+                os.execvp(name, [name] + arguments)
         except OSError:
             continue
     _say("error python %d.%d is too old, 3.7 or newer is needed" % sys.version_info[:2])

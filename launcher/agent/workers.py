@@ -166,12 +166,17 @@ def _ended(rank: int, status: int) -> Ended:
 
 def worker_environment(order: Dict[str, str], extra: Dict[str, str]) -> Dict[str, str]:
     """Returns a worker's whole environment: the login's, mended, then the plan's, then `extra`."""
-    env = {key: value for key, value in os.environ.items() if key not in SCRUBBED}
+    env = {key: value for key, value in os.environ.items() if not _is_scrubbed(key)}
     for key, value in _defaults().items():
         env.setdefault(key, value)
     env.update(order)
     env.update(extra)
     return env
+
+
+def _is_scrubbed(key: str) -> bool:
+    # What a worker is told is of this run alone, not of one that its login came out of.
+    return key in SCRUBBED or (key.startswith("FLOWLAUNCH_") and key != "FLOWLAUNCH_CACHE")
 
 
 def _defaults() -> Dict[str, str]:

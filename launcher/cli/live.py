@@ -30,6 +30,9 @@ MAX_LINES = 400
 class LiveView:
     """Shows nodes, workers, step, loss, images/s and the time; the workers' lines run above."""
 
+    # A terminal that is closed sends a signal instead.
+    is_gone = False
+
     def __init__(self, nodes: dict[int, str], console: Console) -> None:
         width = summary.nodes_of(nodes)
         self._prefixes = {
@@ -85,6 +88,9 @@ class LiveView:
     def on_problem(self, problem: str) -> None:
         """Says what went wrong."""
         self._waiting.append(Text(harmless(problem), "bold red"))
+
+    def on_event_line(self, line: str) -> None:
+        """Does nothing: events are printed where nobody watches a terminal."""
 
     def on_tick(self) -> None:
         """Draws anew, some times a second."""

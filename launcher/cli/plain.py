@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from typing import TextIO
 
 from launcher.cli import summary
 from launcher.cli.lines import LineAssembler, harmless
@@ -19,12 +21,17 @@ PROGRESS_INTERVAL_S = 2.0
 
 
 class PlainView:
-    """Prints a worker's stdout to stdout, its stderr and flowlaunch's own lines to stderr."""
+    """Prints a worker's stdout to stdout, its stderr and flowlaunch's own lines to stderr.
+
+    Attributes:
+        is_gone: whoever read what is printed does so no more, as `| head` does.
+    """
 
     def __init__(self, nodes: dict[int, str], *, quiet_output: bool = False) -> None:
         """Takes each rank's node; `quiet_output` leaves the workers' lines to the files."""
         width = summary.nodes_of(nodes)
         self._prefixes = {rank: f"{f'{node}:{rank}':<{width}} | " for rank, node in nodes.items()}
+        self.is_gone = False
         self._quiet_output = quiet_output
         self._lines: dict[tuple[int, str], LineAssembler] = {}
         self._standing = ""
@@ -50,8 +57,20 @@ class PlainView:
         if lines:
             prefix = self._prefixes[rank]
             out = sys.stdout if stream == "stdout" else sys.stderr
-            out.write("".join(f"{prefix}{line}\n" for line in lines))
+            self._write(out, "".join(f"{prefix}{line}\n" for line in lines))
+
+    def _write(self, out: TextIO, text: str) -> None:
+        try:
+            out.write(text)
             out.flush()
+        except BrokenPipeError:
+            self.is_gone = True
+            # Nothing can be said there any more, not even by the interpreter at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+    def on_event_line(self, line: str) -> None:
+        """Prints a line of events.jsonl to stdout, for `--json`."""
+        self._write(sys.stdout, f"{line}\n")
 
     def on_metrics(self, metrics: Metrics) -> None:
         """Shows rank 0's reports, but not each."""

@@ -30,11 +30,6 @@ def json_value(value: object) -> None:
     print(json.dumps(value, indent=2))
 
 
-def json_line(line: str) -> None:
-    """Prints one line of JSON at once."""
-    print(line, flush=True)
-
-
 def plan(
     plan: LaunchPlan, folder: JobFolder, *, hidden: Sequence[str], to_stderr: bool = False
 ) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from launcher.store.job_folder import JobFolder
     from launcher.store.run_record import RunRecord
 
+# As a shell shows a program that wrote to a pipe which nobody reads.
+EXIT_PIPE = 141
+
 
 @click.command(
     "run",
@@ -118,14 +121,16 @@ def _follow(
     as_json: bool,
 ) -> Ending:
     """Runs the session with the view that fits where the output goes."""
-    from launcher.cli import render
     from launcher.cli.view import open_view
     from launcher.run.session import Session
 
-    if as_json:
-        record.echo = render.json_line
     view = open_view({rank.rank: rank.node for rank in plan.ranks}, as_json=as_json)
+    if as_json:
+        record.echo = view.on_event_line
     try:
-        return Session(plan, folder, record, transports(), view, how).run()
+        ending = Session(plan, folder, record, transports(), view, how).run()
     finally:
         view.close()
+    if view.is_gone:
+        raise click.exceptions.Exit(EXIT_PIPE)
+    return ending

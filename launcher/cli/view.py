@@ -13,6 +13,9 @@ from launcher.run.session import Watcher
 class View(Watcher, Protocol):
     """A watcher that holds the terminal until it is closed."""
 
+    def on_event_line(self, line: str) -> None:
+        """Shows a line of events.jsonl, where that was asked for."""
+
     def close(self) -> None:
         """Shows what is left and lets go of the terminal."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from launcher.core.model import NodeSpec, TransportKind
@@ -12,7 +13,7 @@ from launcher.errors import FlowlaunchError, NodeError
 from launcher.run.link import NodeLink, open_link
 from launcher.store.job_folder import JobFolder
 from launcher.transport.base import Transport
-from launcher.wire import events, order
+from launcher.wire import codec, events, order
 
 # As far as a node's events may run ahead of the session; with pieces of 256 KiB, 64 MiB.
 QUEUE_EVENTS = 256
@@ -29,7 +30,11 @@ def new_inbox() -> Inbox:
 
 
 class NodeDriver:
-    """One node: its link while there is one, and the thread that reads it."""
+    """One node: its link while there is one, and the thread that reads it.
+
+    Attributes:
+        heard_at: when the node said something last, monotonic seconds.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class NodeDriver:
         self._link: NodeLink | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self.heard_at = time.monotonic()
         self._run_id = ""
         self._folder: JobFolder | None = None
         self._thread = threading.Thread(target=self._drive, name=f"node {node.name}", daemon=True)
@@ -124,11 +130,17 @@ class NodeDriver:
             reason = "the agent ended the conversation"
         except FlowlaunchError as error:
             reason = error.message
+        except OSError as error:
+            # A file of the job's folder that is gone, or closed to us, since it was hashed.
+            reason = f"{error.filename or 'the job folder'}: {error.strerror or error}"
+        except codec.WireError as error:
+            reason = f"the agent sent what no agent of this version sends: {error}"
         self._link = None
         link.close()
         self._put(LinkLost(reason))
 
     def _on_message(self, link: NodeLink, message: events.Message) -> None:
+        self.heard_at = time.monotonic()
         if isinstance(message, events.FilesWanted) and self._folder is not None:
             for sha256 in events.unpack_json(message.data):
                 _put_file(link, self._folder, sha256)

@@ -20,7 +20,6 @@ from launcher.core import state as core
 from launcher.core import transitions
 from launcher.core.model import LaunchPlan
 from launcher.core.orders import node_orders
-from launcher.errors import StoreError
 from launcher.run.bringup import NodeDriver, Transports, first_commands, new_inbox
 from launcher.run.heartbeat import Clocks, Heartbeat
 from launcher.store.job_folder import JobFolder
@@ -29,6 +28,10 @@ from launcher.wire import events
 
 # How long the loop sleeps at most before it looks at the clock and at Ctrl-C.
 TICK_S = 0.2
+# Agents answer a ping every 5 s; who misses three of them is lost.
+SILENCE_S = 15.0
+# A loop that took longer than this for a turn was held up, by a terminal or a sleeping machine.
+STANDSTILL_S = 3.0
 # What agents may take to clear up after they were told that nothing more is wanted.
 END_LIMIT_S = 5.0
 # The end of a failed worker's stderr that is shown.
@@ -37,6 +40,10 @@ TAIL_BYTES = 16 * 1024
 
 class Watcher(Protocol):
     """Whoever looks at a run while it goes on. Called from the loop's thread only."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody looks any more; a run that is followed ends then."""
 
     def on_state(self, state: core.RunState) -> None:
         """The run stands otherwise than before."""
@@ -134,6 +141,7 @@ class Session:
         self._collector = CheckpointCollector(record.paths, self._send_to)
         self._stored: list[Stored] = []
         self._kept: dict[str, events.RunEnded] = {}
+        self._looked_at = self._listening_since = time.monotonic()
         self._signals = 0
         self._signals_seen = 0
 
@@ -153,7 +161,8 @@ class Session:
             self._heartbeat.start()
             try:
                 self._loop(started)
-            except StoreError:
+            except BaseException:
+                # Nobody goes on following: a full disk, or a reader of our stdout that went away.
                 self._broadcast(events.StopWorkers(self._options.grace_s))
                 raise
         return self._ending(started)
@@ -166,12 +175,32 @@ class Session:
             while self._signals_seen < self._signals:
                 self._signals_seen += 1
                 self._step("", core.Interrupted())
+            if self._watcher.is_gone and self._state.interrupts == 0:
+                self._step("", core.Interrupted())
             limit = self._options.timeout_s
             if limit is not None and not timed_out and time.monotonic() - started >= limit:
                 timed_out = True
                 self._step("", core.TimedOut())
+            self._notice_silence()
             self._step("", core.Tick())
             self._watcher.on_tick()
+
+    def _notice_silence(self) -> None:
+        """Gives up nodes that answer no ping any more: a cut cable, a stopped agent.
+
+        Before the workers run, an agent may be busy with files for longer than that. And where
+        this loop itself stood still, nobody was listened to.
+        """
+        now = time.monotonic()
+        if now - self._looked_at > STANDSTILL_S:
+            self._listening_since = now
+        self._looked_at = now
+        if self._state.phase is core.RunPhase.PREPARING:
+            return
+        for name, driver in self._drivers.items():
+            if driver.is_linked and now - max(driver.heard_at, self._listening_since) > SILENCE_S:
+                self._take(name, core.LinkLost(f"it has said nothing for {SILENCE_S:.0f} s"))
+                driver.close()
 
     def _next_events(self) -> Iterable[tuple[str, core.AnyEvent]]:
         """Yields what has come; waits for a first one, but not long."""

@@ -52,7 +52,7 @@ class RunRecord:
         """
         date = time.strftime("%Y%m%d-%H%M%S")
         try:
-            runs.mkdir(parents=True, exist_ok=True)
+            _make_home_of_runs(runs)
             while True:
                 top = runs / paths.run_id(job, date, secrets.token_hex(2))
                 try:
@@ -104,6 +104,16 @@ class RunRecord:
         """Makes sure that the events are on the disk, and lets go of them."""
         os.fsync(self._events.fileno())
         self._events.close()
+
+
+def _make_home_of_runs(runs: Path) -> None:
+    """Makes the directory of all runs, and tells git that it belongs to no program.
+
+    Else it would travel to every node with the job's folder, and change on its way there.
+    """
+    if not runs.is_dir():
+        runs.mkdir(parents=True)
+        (runs / ".gitignore").write_text("*\n")
 
 
 def store_error(error: OSError, place: Path) -> StoreError:

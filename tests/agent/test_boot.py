@@ -141,6 +141,12 @@ def test_a_python_that_is_too_old_gives_way_to_a_newer_one(tmp_path: Path) -> No
     bin_dir = tmp_path / "bin"
     bin_dir.mkdir()
     name = f"python3.{sys.version_info[1]}"
+    # As pyenv leaves them on the PATH for every version that was ever installed.
+    shim = bin_dir / "python3.14"
+    shim.write_text("#!/bin/sh\necho 'pyenv: python3.14: command not found'\nexit 127\n")
+    shim.chmod(0o755)
+    if name == shim.name:
+        shim.unlink()
     (bin_dir / name).symlink_to(sys.executable)
     command = boot_command("~/.flowlaunch", "{}", sys.executable)
     code = command[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -108,4 +109,37 @@ def test_the_time_limit(lab: Lab, runtime_python: Path) -> None:
     done = lab.flowlaunch("run", "job.py", "--timeout", "2")
     assert done.code == 124, done.err
     assert "exit 124: the time of --timeout" in done.last_line
+    lab.no_survivors()
+
+
+def test_a_reader_of_the_output_that_goes_away_ends_the_run(lab: Lab, runtime_python: Path) -> None:
+    lab.manifest(runtime_python, [{"name": "this", "transport": "local", "slots": 2}])
+    lab.write("job.py", "import time\nfor i in range(10**6): print(i); time.sleep(0.001)\n")
+    process = lab.start("run", "job.py")
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith("this:")
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=30) == 141
+    assert "Traceback" not in said
+    lab.no_survivors(10.0)
+
+
+def test_a_node_that_falls_silent_ends_the_run(lab_of: Factory, runtime_python: Path) -> None:
+    lab = lab_of(2)
+    lab.manifest(runtime_python, lab.ssh_nodes())
+    lab.write("job.py", "import time; print('up'); time.sleep(600)")
+    process = lab.start("run", "job.py")
+    lab.wait_event("worker_started")
+    agents = {event["node"]: event["pid"] for event in lab.events() if "hostname" in event}
+    os.kill(agents["n2"], signal.SIGSTOP)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        # Its link is closed: it ends its workers once its lease is over.
+        os.kill(agents["n2"], signal.SIGKILL)
+    assert process.returncode == 69, err
+    assert "n2: it has said nothing for 15 s" in err
+    assert err.strip().splitlines()[-1] == "exit 69: cannot use n2"
     lab.no_survivors()

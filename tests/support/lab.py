@@ -101,7 +101,11 @@ class Lab:
 
     def run_dir(self) -> Path:
         """Returns the directory of the newest run."""
-        return max((self.top / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+        return max(self._runs(), key=lambda path: path.stat().st_mtime)
+
+    def _runs(self) -> list[Path]:
+        runs = self.top / "runs"
+        return [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
 
     def run_id(self) -> str:
         return self.run_dir().name
@@ -123,9 +127,7 @@ class Lab:
 
     def survivors(self) -> list[str]:
         """Returns the processes of this lab's runs that live: by the run's id, never by name."""
-        runs = self.top / "runs"
-        ids = [path.name for path in runs.iterdir()] if runs.is_dir() else []
-        return [process for run_id in ids for process in processes_with(run_id)]
+        return [process for path in self._runs() for process in processes_with(path.name)]
 
     def no_survivors(self, limit_s: float = 5.0) -> None:
         """Asserts that nothing of any run is left, within a moment."""
