@@ -223,7 +223,9 @@ def test_what_runs_detached_survives_the_close(way: Way, tmp_path: Path) -> None
         "for fd in (0, 1, 2): os.dup2(null, fd)\n"
         "open(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\n"
         "os.rename(sys.argv[1] + '/pid', sys.argv[1] + '/ready')\n"
-        "while not os.path.exists(sys.argv[1] + '/stop'): time.sleep(0.01)\n"
+        "for _ in range(6000):\n"
+        "    if os.path.exists(sys.argv[1] + '/stop'): break\n"
+        "    time.sleep(0.01)\n"
     )
     connection = way.python(code, str(tmp_path))
     assert read_all(connection) == b""
