@@ -92,7 +92,7 @@ def _read_manifest(path: str) -> Dict[str, Any]:
 
 
 def _verify_file(path: str, entry: Dict[str, Any]) -> None:
-    hint = "; take another checkpoint, or bring this one anew with `flowlaunch checkpoints pull`"
+    hint = "; take another checkpoint, or copy this one anew"
     where = os.path.join(path, entry["path"])
     try:
         size = os.path.getsize(where)
