@@ -7,6 +7,8 @@ others in its header. Times are seconds; `clock` is the node's wall clock (``tim
 
 `VERSION` changes with the vocabulary. The launcher ships the agent that it speaks with, so two
 versions meet only where a launcher attaches to a run that an older one started.
+
+The module is long because it is a dictionary: one word after the other, and nothing else.
 """
 
 import json
