@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from launcher.core.model import ClusterSpec
     from launcher.run.bringup import Transports
     from launcher.run.planning import Wish
+    from launcher.store.runs import KnownRun
 
 DEFAULT_MANIFEST = "cluster.yaml"
 
@@ -26,6 +27,22 @@ cluster_option = click.option(
 nodes_option = click.option(
     "--nodes", metavar="SET", help="Only these nodes: 'gpu[01-04]', '@group', 'a,b'."
 )
+runs_dir_option = click.option(
+    "--runs-dir", metavar="DIR", help="Where runs are kept ($FLOWLAUNCH_RUNS, or ./runs)."
+)
+
+
+def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Returns what a shell may complete RUN to."""
+    from launcher.store.run_record import runs_directory
+    from launcher.store.runs import LAST, list_runs
+
+    known = list_runs(runs_directory(ctx.params.get("runs_dir")))
+    words = [LAST, *(word for run in known for word in (run.run_id, run.name) if word)]
+    return [word for word in dict.fromkeys(words) if word.startswith(incomplete)]
+
+
+run_argument = click.argument("run", shell_complete=_complete_run)
 
 _JOB_OPTIONS = (
     click.argument("job", required=False),
@@ -111,6 +128,19 @@ def job_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_JOB_OPTIONS):
         command = option(command)
     return command
+
+
+def known_run(run: str, runs_dir: str | None) -> KnownRun:
+    """Returns the run that RUN and --runs-dir name.
+
+    Raises:
+        UsageError: there is no such run, or several are meant.
+        StoreError: its run.json cannot be read.
+    """
+    from launcher.store.run_record import runs_directory
+    from launcher.store.runs import find_run
+
+    return find_run(runs_directory(runs_dir), run)
 
 
 def read_cluster(cluster: str | None, nodes: str | None) -> ClusterSpec:

@@ -42,9 +42,7 @@ EXIT_PIPE = 141
     metavar="S",
     help="How long workers live on without this launcher, seconds (60).",
 )
-@click.option(
-    "--runs-dir", metavar="DIR", help="Where runs are kept ($FLOWLAUNCH_RUNS, or ./runs)."
-)
+@options.runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def command(
     words: options.JobWords,

@@ -48,6 +48,11 @@ class RunPaths:
         return self.top / "metrics.jsonl"
 
     @property
+    def lock(self) -> PurePath:
+        """Locked by the launcher that follows the run, for as long as it does."""
+        return self.top / ".lock"
+
+    @property
     def checkpoints(self) -> PurePath:
         """The directory of the checkpoints that are here."""
         return self.top / "checkpoints"
