@@ -1,29 +1,65 @@
 """Everything that the workers of a node write, on its way to the launcher."""
 
-from typing import Callable, Dict, List, Tuple
+import time
+from typing import Callable, Dict, List, Optional, Tuple
 
 from launcher.agent.conversation import Conversation
 from launcher.agent.link import CHUNK_BYTES
 from launcher.agent.streams import REPORT, STREAMS, LineReader, Stream
 from launcher.wire import events
 
+# Small writes are joined for as long as this.
+JOIN_S = 0.03
+Offsets = Dict[str, Dict[str, int]]
+
 
 class Output:
     """The streams of all workers. They outlast an attempt: the next one appends to them."""
 
-    def __init__(self, log_path: Callable[[int, str], str], ranks: List[int]) -> None:
-        """Opens the streams; `log_path` names the file of a rank and a stream."""
+    def __init__(
+        self, log_path: Callable[[int, str], str], ranks: List[int], max_bytes: int
+    ) -> None:
+        """Opens the streams.
+
+        Args:
+            log_path: names the file of a rank and a stream.
+            ranks: the workers.
+            max_bytes: what may stay here of a stream once it is elsewhere; 0 is all of it.
+        """
         self._streams: Dict[Tuple[int, str], Stream] = {
             (rank, name): Stream(log_path(rank, name), CHUNK_BYTES)
             for rank in ranks
             for name in STREAMS
         }
         self._reports = {rank: LineReader(log_path(rank, REPORT)) for rank in ranks}
+        self._max_bytes = max_bytes
+        self._unsent: Dict[Tuple[int, str], int] = {}
+        self._sent_at: Dict[Tuple[int, str], float] = {}
 
-    def seek(self, offsets: Dict[str, Dict[str, int]]) -> None:
+    def seek(self, offsets: Offsets) -> None:
         """Sends each stream from its offset on, one that is not named from its first byte on."""
         for (rank, name), stream in self._streams.items():
             stream.seek(int(offsets.get(str(rank), {}).get(name, 0)))
+
+    def release(self, offsets: Offsets) -> Optional[OSError]:
+        """Gives back the disk of what is elsewhere, where that was ordered.
+
+        Returns:
+            Why it cannot be done on this file system, or None.
+        """
+        if not self._max_bytes:
+            return None
+        try:
+            for (rank, name), stream in self._streams.items():
+                # Reports are read here too, and are small.
+                if name != REPORT:
+                    offset = int(offsets.get(str(rank), {}).get(name, 0))
+                    stream.release(offset, self._max_bytes)
+        except OSError as error:
+            # It will not be able to later either.
+            self._max_bytes = 0
+            return error
+        return None
 
     def report_lines(self) -> List[Tuple[int, bytes]]:
         """Returns what the workers reported since the last call, with their ranks."""
@@ -32,20 +68,37 @@ class Output:
         ]
 
     def send(self, conversation: Conversation) -> None:
-        """Sends what is there and what the launcher has room for.
+        """Sends what the last look found and what the launcher has room for.
 
         One piece of each stream in turn, so that a loud worker does not silence the others.
         """
-        waiting = dict(self._streams)
+        waiting = self._due(time.monotonic())
         while waiting and conversation.has_room:
             for (rank, name), stream in list(waiting.items()):
                 offset = stream.offset
                 data = stream.read()
                 if data:
-                    conversation.emit(events.WorkerOutput(rank, name, offset, data))
+                    clock = stream.seen.clock_of(offset)
+                    conversation.emit(events.WorkerOutput(rank, name, offset, clock, data))
                 else:
                     del waiting[rank, name]
             conversation.flush()
+
+    def look(self) -> None:
+        """Notes how far every worker is, whether anybody listens or not."""
+        clock = time.time()
+        for key, stream in self._streams.items():
+            self._unsent[key] = stream.look(clock)
+
+    def _due(self, now: float) -> Dict[Tuple[int, str], Stream]:
+        """Returns the streams with much to send, or with something that has waited."""
+        due = {}
+        for key, stream in self._streams.items():
+            unsent = self._unsent.get(key, 0)
+            if unsent >= CHUNK_BYTES or (unsent and now - self._sent_at.get(key, 0.0) >= JOIN_S):
+                due[key] = stream
+                self._sent_at[key] = now
+        return due
 
     def is_drained(self) -> bool:
         """Says whether all that is written was sent."""

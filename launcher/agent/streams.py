@@ -8,23 +8,47 @@ import hashlib
 import os
 from typing import Tuple
 
+from launcher.agent import holes
+from launcher.agent.sightings import Sightings
+
 STDOUT, STDERR, REPORT = STREAMS = ("stdout", "stderr", "report")
+# Holes are made of whole blocks, and not for a few of them.
+_BLOCK_BYTES = 4096
 
 
 class Stream:
-    """One growing file, sent from an offset on, with a hash over all of it."""
+    """One growing file, sent from an offset on, with a hash over all of it.
+
+    Attributes:
+        offset: from where on is to be sent.
+        released: before here the bytes are gone; they were elsewhere by then.
+        seen: when its bytes came.
+    """
 
     def __init__(self, path: str, chunk_bytes: int) -> None:
         self.path = path
         self.offset = 0
+        self.released = 0
+        self.seen = Sightings()
         self._chunk_bytes = chunk_bytes
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
+    def look(self, clock: float) -> int:
+        """Notes how far the worker is; returns how many bytes of it nobody was sent yet."""
+        size = self.size()
+        self.seen.note(size, clock)
+        return size - self.offset
+
     def read(self) -> bytes:
-        """Returns the next bytes that nobody was sent yet, b"" where there are none."""
-        data = os.pread(self._fd, self._chunk_bytes, self.offset)
+        """Returns the next bytes that nobody was sent yet, b"" where there are none.
+
+        Bytes that were seen at different times come one after the other.
+        """
+        together = self.seen.end_of(self.offset) - self.offset
+        count = min(self._chunk_bytes, together) if together > 0 else self._chunk_bytes
+        data = os.pread(self._fd, count, self.offset)
         self._take_into_hash(data)
         self.offset += len(data)
         return data
@@ -37,8 +61,25 @@ class Stream:
             self._hashed += len(fresh)
 
     def seek(self, offset: int) -> None:
-        """Sends from this offset on from now on."""
-        self.offset = min(max(0, offset), self.size())
+        """Sends from this offset on from now on, but never what is gone."""
+        self.offset = min(max(self.released, offset), self.size())
+
+    def release(self, offset: int, keep_bytes: int) -> None:
+        """Gives bytes that are elsewhere back to the disk, where more than `keep_bytes` are here.
+
+        Args:
+            offset: what lies before it is elsewhere, for good.
+            keep_bytes: what may stay here of them.
+
+        Raises:
+            OSError: the file system cannot make holes.
+        """
+        # The hash needs each byte once.
+        end = min(offset, self._hashed)
+        end -= end % _BLOCK_BYTES
+        if self.size() - self.released > keep_bytes and end > self.released:
+            holes.punch(self.path, end)
+            self.released = end
 
     def size(self) -> int:
         """Returns how many bytes the worker has written so far."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from launcher.agent import checkpoints, leftovers, ports, prepare, runtime_store, workers
 from launcher.agent.conversation import Conversation
+from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import CHUNK_BYTES, Link
 from launcher.agent.output import Output
@@ -63,6 +64,7 @@ class Supervisor:
         self._news: "List[events.Event]" = []
         self._workers: Optional[workers.WorkerSet] = None
         self._output: Optional[Output] = None
+        self._disk = DiskWatch(run_dir)
         self._attempt = 0
         self._watched_port = 0
         self._is_importing = False
@@ -223,7 +225,7 @@ class Supervisor:
         )
         if self._output is None:
             ranks = [worker.rank for worker in self._order.workers]
-            self._output = Output(current.log_path, ranks)
+            self._output = Output(current.log_path, ranks, self._order.max_log_bytes)
         self._workers = current
         for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
             self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time()))
@@ -262,6 +264,12 @@ class Supervisor:
         if self._output is not None:
             self._output.seek(events.unpack_json(command.data))
             self._ends_sent = False
+
+    def _on_release(self, command: events.ReleaseOutput) -> None:
+        if self._output is not None:
+            problem = self._output.release(events.unpack_json(command.data))
+            if problem is not None:
+                self._launcher.emit(cannot_release(problem))
 
     def _on_fetch(self, command: events.FetchFile) -> None:
         error = self._shelf.serve(command.request, command.checkpoint, command.path, command.offset)
@@ -318,9 +326,11 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._tick_build()
-        if self._workers is not None and self._output is not None:
+        if self._workers is not None:
             self._tick_workers(self._workers)
+        if self._output is not None:
             self._tick_output(self._output)
+            self._disk.look(self._launcher.emit)
         self._send_files()
         self._launcher.flush()
         if self._is_working and self._kill_at is None and self._is_lease_over():
@@ -372,6 +382,7 @@ class Supervisor:
                 self._announce(rank, *announced)
             elif rank == 0 and b'"importing"' in line:
                 self._is_importing = True
+        output.look()
         if not self._launcher.follows:
             return
         output.send(self._launcher)
@@ -426,4 +437,5 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.PutWheel: Supervisor._on_put_wheel,
     events.InstallRuntime: Supervisor._on_install_runtime,
     events.RemoveRuntime: Supervisor._on_remove_runtime,
+    events.ReleaseOutput: Supervisor._on_release,
 }

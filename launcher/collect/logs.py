@@ -2,82 +2,122 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from launcher.collect.stream_file import Span, StreamFile
 from launcher.core.paths import RunPaths
 from launcher.errors import StoreError
-from launcher.store.atomic import write_whole
 from launcher.store.run_record import store_error
 
 REPORT = "report"
 _STREAMS = ("stdout", "stderr", REPORT)
 
 
-class StreamFile:
-    """One stream of one worker."""
+class LogGap(NamedTuple):
+    """Bytes of a stream are missing; the node has sent others that come after them."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Begins at its first byte; without a path it is only proven, not kept."""
-        self._path = path
-        self._file = None
-        self._hash = hashlib.sha256()
-        self.size = 0
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
+    rank: int
+    stream: str
+    missing: list[tuple[int, int]]
 
-    def append(self, offset: int, data: bytes) -> bytes:
-        """Takes the next bytes; returns those that are new.
 
-        Raises:
-            ValueError: bytes in between are missing.
-        """
-        if offset > self.size:
-            raise ValueError(f"{offset - self.size} bytes are missing at {self.size}")
-        fresh = data[self.size - offset :]
-        if self._file is not None:
-            write_whole(self._file, fresh)
-        self._hash.update(fresh)
-        self.size += len(fresh)
-        return fresh
+class LogGapClosed(NamedTuple):
+    """The bytes that were missing of a stream are here."""
 
-    def problem_with(self, size: int, sha256: str) -> str:
-        """Returns what is wrong with the stream if it should be this one, "" if nothing is."""
-        if self.size != size:
-            return f"{self.size} of {size} bytes are here"
-        if self._hash.hexdigest() != sha256:
-            return "the bytes here are not those that the worker wrote"
-        return ""
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        if self._file is not None:
-            self._file.close()
+    rank: int
+    stream: str
 
 
 class LogCollector:
     """All streams of a run."""
 
-    def __init__(self, paths: RunPaths, nodes: dict[int, str]) -> None:
-        """Takes the run's paths and the node of each rank."""
+    def __init__(
+        self,
+        paths: RunPaths,
+        nodes: dict[int, str],
+        on_gap: Callable[[str, LogGap | LogGapClosed], None] = lambda node, gap: None,
+    ) -> None:
+        """Goes on with what is here of a run.
+
+        Args:
+            paths: the run's.
+            nodes: the node of each rank.
+            on_gap: is told of each gap, with its node, and when it is closed.
+        """
         self._paths = paths
         self._nodes = nodes
+        self._on_gap = on_gap
         self._streams: dict[tuple[int, str], StreamFile] = {}
 
-    def append(self, rank: int, stream: str, offset: int, data: bytes) -> bytes:
-        """Keeps the next bytes of a stream; returns those that are new.
+    def resume(self, event_lines: Iterable[bytes]) -> None:
+        """Takes up every stream that is here, with the gaps that events.jsonl tells of.
 
         Raises:
-            StoreError: this machine's disk does not take them, bytes before them are missing, or
-                no worker has such a stream.
+            StoreError: a file cannot be written.
         """
+        gaps = open_gaps(event_lines)
+        for rank, node in self._nodes.items():
+            for stream in _STREAMS:
+                if stream != REPORT and Path(self._paths.log(node, rank, stream)).exists():
+                    file = self._stream(rank, stream)
+                    known = gaps.get((rank, stream), [])
+                    file.gaps = [gap for gap in known if gap.end <= file.size]
+
+    def offsets(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Returns up to where each stream is here, by node, rank and stream, as the wire has it."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for (rank, stream), file in list(self._streams.items()):
+            of_rank = found.setdefault(self._nodes[rank], {}).setdefault(str(rank), {})
+            of_rank[stream] = file.whole_bytes
+        return found
+
+    def sync(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Makes sure that what is here survives a power cut; returns the offsets up to there.
+
+        Another thread may call it while streams grow.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for (rank, stream), file in list(self._streams.items()):
+            of_rank = found.setdefault(self._nodes[rank], {}).setdefault(str(rank), {})
+            try:
+                of_rank[stream] = file.sync()
+            except OSError as error:
+                raise store_error(error, Path(self._paths.top)) from None
+        return found
+
+    def append(
+        self, rank: int, stream: str, offset: int, data: bytes, at: float | None = None
+    ) -> bytes:
+        """Keeps bytes of a stream; returns those that are new.
+
+        Args:
+            rank: the worker.
+            stream: which of its streams.
+            offset: where the first byte stands in it.
+            data: the bytes.
+            at: when the worker wrote them, by this machine's clock.
+
+        Raises:
+            StoreError: this machine's disk does not take them, or no worker has such a stream.
+        """
+        file = self._stream(rank, stream)
+        had_gaps, is_beyond = bool(file.gaps), offset > file.size
         try:
-            return self._stream(rank, stream).append(offset, data)
+            fresh = file.append(offset, data, at)
         except OSError as error:
             raise store_error(error, Path(self._paths.top)) from None
-        except ValueError as error:
-            raise StoreError(str(error), where=self._name(rank, stream)) from None
+        if is_beyond:
+            missing = [(gap.start, gap.end) for gap in file.gaps]
+            self._on_gap(self._nodes[rank], LogGap(rank, stream, missing))
+        elif had_gaps and not file.gaps:
+            self._on_gap(self._nodes[rank], LogGapClosed(rank, stream))
+        return fresh
 
     def _stream(self, rank: int, stream: str) -> StreamFile:
         key = (rank, stream)
@@ -85,10 +125,17 @@ class LogCollector:
             # Names come from the nodes and become file names here.
             raise StoreError(f"a node sent output of rank {rank}'s {stream!r}, which there is not")
         if key not in self._streams:
-            kept = stream != REPORT
-            path = Path(self._paths.log(self._nodes[rank], rank, stream)) if kept else None
-            self._streams[key] = StreamFile(path)
+            self._streams[key] = self._open(self._nodes[rank], rank, stream)
         return self._streams[key]
+
+    def _open(self, node: str, rank: int, stream: str) -> StreamFile:
+        if stream == REPORT:
+            return StreamFile(None)
+        log, times = (name(node, rank, stream) for name in (self._paths.log, self._paths.log_times))
+        try:
+            return StreamFile(Path(log), Path(times))
+        except OSError as error:
+            raise store_error(error, Path(self._paths.top)) from None
 
     def _name(self, rank: int, stream: str) -> str:
         return f"{self._nodes[rank]}: rank {rank}'s {stream}"
@@ -112,3 +159,31 @@ class LogCollector:
         """Lets go of every file."""
         for stream in self._streams.values():
             stream.close()
+
+
+def describe_gap(node: str, gap: LogGap) -> str:
+    """Returns what is said of a gap.
+
+    >>> describe_gap("gpu1", LogGap(3, "stdout", [(10, 20)]))
+    "gpu1: rank 3's stdout: bytes 10 to 20 are missing; `flowlaunch logs --sync` asks for them"
+    """
+    spans = ", ".join(str(Span(start, end)) for start, end in gap.missing)
+    return (
+        f"{node}: rank {gap.rank}'s {gap.stream}: {spans} are missing; "
+        "`flowlaunch logs --sync` asks for them"
+    )
+
+
+def open_gaps(event_lines: Iterable[bytes]) -> dict[tuple[int, str], list[Span]]:
+    """Returns what events.jsonl says is missing inside of each stream, by rank and stream."""
+    found: dict[tuple[int, str], list[Span]] = {}
+    for line in event_lines:
+        if b'"log_gap' not in line:
+            continue
+        fields = json.loads(line)
+        key = (fields["rank"], fields["stream"])
+        if fields["event"] == "log_gap":
+            found[key] = [Span(start, end) for start, end in fields["missing"]]
+        elif fields["event"] == "log_gap_closed":
+            found.pop(key, None)
+    return found

@@ -178,6 +178,7 @@ class LaunchPlan:
     data_port: int | None
     uneven: bool
     checkpoints: CheckpointPolicy = CheckpointPolicy()
+    logs: LogPolicy = LogPolicy()
 
     @property
     def world_size(self) -> int:

@@ -69,6 +69,10 @@ class RunPaths:
         """The bytes that a worker wrote to one of its streams."""
         return self.top / "logs" / node / f"rank-{rank}.{stream}.log"
 
+    def log_times(self, node: str, rank: int, stream: str) -> PurePath:
+        """The index of times to offsets of a log; made anew by nobody, missed by few."""
+        return self.top / "logs" / node / f".rank-{rank}.{stream}.times"
+
 
 def run_id(job: str, date: str, suffix: str) -> str:
     """Returns the id of a run.

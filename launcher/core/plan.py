@@ -65,6 +65,7 @@ def make_plan(
         data_port=cluster.data_port,
         uneven=uneven,
         checkpoints=cluster.checkpoints,
+        logs=cluster.logs,
     )
 
 

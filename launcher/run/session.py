@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome, Stored
-from launcher.collect.logs import REPORT, LogCollector
+from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, describe_gap
 from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
 from launcher.core import transitions
@@ -136,7 +136,7 @@ class Session:
         self._heartbeat = Heartbeat(self._drivers.values())
         self._clocks = Clocks()
         nodes = {rank.rank: rank.node for rank in plan.ranks}
-        self._logs = LogCollector(record.paths, nodes)
+        self._logs = LogCollector(record.paths, nodes, self._on_gap)
         self._reports = ReportReader(Path(record.paths.metrics))
         self._collector = CheckpointCollector(record.paths, self._send_to)
         self._stored: list[Stored] = []
@@ -224,7 +224,8 @@ class Session:
             self._step(node, event)
 
     def _take_output(self, node: str, event: events.WorkerOutput) -> None:
-        fresh = self._logs.append(event.rank, event.stream, event.offset, event.data)
+        at = event.clock - self._state.nodes[node].ahead_s
+        fresh = self._logs.append(event.rank, event.stream, event.offset, event.data, at)
         if event.stream != REPORT:
             self._watcher.on_output(event.rank, event.stream, fresh)
             return
@@ -233,6 +234,15 @@ class Session:
                 self._watcher.on_metrics(report)
             else:
                 self._step(node, core.WorkerReported(event.rank, report))
+
+    def _on_gap(self, node: str, gap: LogGap | LogGapClosed) -> None:
+        self._note(node, gap)
+        if isinstance(gap, LogGap):
+            self._watcher.on_problem(describe_gap(node, gap))
+
+    def _take_trouble(self, node: str, event: events.NodeTroubled) -> None:
+        self._note(node, event)
+        self._watcher.on_problem(f"{node}: {event.message}")
 
     def _take_output_end(self, node: str, event: events.OutputEnded) -> None:
         problem = self._logs.problem_with(event.rank, event.stream, event.size, event.sha256)
@@ -298,7 +308,7 @@ class Session:
         for action in actions:
             self._act(action)
 
-    def _note(self, node: str, event: core.AnyEvent) -> None:
+    def _note(self, node: str, event: core.AnyEvent | LogGap | LogGapClosed) -> None:
         fields = {key: _plain(value) for key, value in event._asdict().items() if key != "data"}
         self._record.append(_kind(event), **({"node": node} if node else {}), **fields)
 
@@ -388,7 +398,7 @@ def _standing(state: core.RunState) -> dict[str, Any]:
     }
 
 
-def _kind(event: core.AnyEvent) -> str:
+def _kind(event: core.AnyEvent | LogGap | LogGapClosed) -> str:
     return events.snake_case(type(event).__name__)
 
 
@@ -425,6 +435,7 @@ _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.Pong: Session._take_pong,
     events.RuntimeProgress: Session._take_progress,
     events.CheckpointPublished: Session._take_published,
+    events.NodeTroubled: Session._take_trouble,
     events.FileChunk: Session._take_chunk,
     events.FileEnded: Session._take_file_end,
     core.LinkLost: Session._take_lost,

@@ -147,6 +147,15 @@ class RemoveRuntime(NamedTuple):
     """Asks the node to remove every runtime that flowlaunch built there."""
 
 
+class ReleaseOutput(NamedTuple):
+    """These bytes are on the launcher's disk: the node need not keep what is before the offsets.
+
+    `data`: JSON ``{"<rank>": {"<stream>": offset}}``.
+    """
+
+    data: bytes
+
+
 class AgentReady(NamedTuple):
     """The agent stands and has taken the connection."""
 
@@ -212,11 +221,15 @@ class RendezvousListening(NamedTuple):
 
 
 class WorkerOutput(NamedTuple):
-    """Bytes that a worker wrote, exactly. `stream` is stdout, stderr or report."""
+    """Bytes that a worker wrote, exactly. `stream` is stdout, stderr or report.
+
+    `clock` is when the node first saw that they were there.
+    """
 
     rank: int
     stream: str
     offset: int
+    clock: float
     data: bytes = b""
 
 
@@ -320,6 +333,13 @@ class RuntimeRemoved(NamedTuple):
     was_there: bool
 
 
+class NodeTroubled(NamedTuple):
+    """Something is wrong on the node that does not end the run; `problem` is a stable word."""
+
+    problem: str
+    message: str
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -339,6 +359,7 @@ Command = Union[
     PutWheel,
     InstallRuntime,
     RemoveRuntime,
+    ReleaseOutput,
 ]
 Event = Union[
     AgentReady,
@@ -363,6 +384,7 @@ Event = Union[
     PeersDialled,
     WheelsWanted,
     RuntimeRemoved,
+    NodeTroubled,
 ]
 Message = Union[Command, Event]
 
@@ -370,12 +392,14 @@ _COMMANDS = (
     Hello, PrepareRun, PutFile, StartWorkers, OpenGate, StopWorkers, FollowOutput, FetchFile,
     BuildRuntime, Ping, EndRun,
     ReportFacts, BindPorts, DialPeers, OfferWheels, PutWheel, InstallRuntime, RemoveRuntime,
+    ReleaseOutput,
 )  # fmt: skip
 _EVENTS = (
     AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
     WorkerStarted, RendezvousListening, WorkerOutput, WorkerExited, OutputEnded,
     WorkersStopped, CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
     FactsReported, PortsBound, PeersDialled, WheelsWanted, RuntimeRemoved,
+    NodeTroubled,
 )  # fmt: skip
 
 
@@ -400,8 +424,8 @@ def kind_of(message: Message) -> str:
 def encode(message: Message) -> bytes:
     r"""Returns the frame of a message.
 
-    >>> encode(WorkerOutput(rank=3, stream="stdout", offset=0, data=b"hi\n"))
-    b'{"t":"worker_output","rank":3,"stream":"stdout","offset":0,"n":3}\nhi\n'
+    >>> encode(WorkerOutput(rank=3, stream="stdout", offset=0, clock=1.5, data=b"hi\n"))
+    b'{"t":"worker_output","rank":3,"stream":"stdout","offset":0,"clock":1.5,"n":3}\nhi\n'
     """
     fields = dict(message._asdict())
     payload = fields.pop("data", b"")

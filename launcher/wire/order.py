@@ -36,6 +36,8 @@ class NodeOrder(NamedTuple):
         hosts_rendezvous: whether rank 0 runs here.
         ctrl_port: a fixed rendezvous port to find free here, or 0 to choose one at each attempt.
         detached: whether the run outlives its launcher.
+        max_log_bytes: what the node may keep of each stream beyond what is not brought away yet;
+            0 is all of it.
     """
 
     run_id: str
@@ -49,6 +51,7 @@ class NodeOrder(NamedTuple):
     hosts_rendezvous: bool
     ctrl_port: int
     detached: bool
+    max_log_bytes: int
 
 
 def pack(order: NodeOrder) -> bytes:

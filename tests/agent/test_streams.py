@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from launcher.agent.sightings import MOST_SIGHTINGS, Sightings
 from launcher.agent.streams import LineReader, Stream
 
 # A write of so many bytes, a read, or a jump to some offset.
@@ -77,3 +79,65 @@ def test_a_negative_offset_is_the_beginning(tmp_path: Path) -> None:
         assert stream.read() == b"abc"
     finally:
         stream.close()
+
+
+def test_what_is_elsewhere_costs_no_disk_and_every_offset_stays(tmp_path: Path) -> None:
+    """Under a writer that appends, as a worker does."""
+    path = tmp_path / "log"
+    data = bytes(index % 251 for index in range(300_000))
+    writer = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    stream = Stream(str(path), 1 << 20)
+    try:
+        os.write(writer, data)
+        before = path.stat().st_blocks
+        stream.release(200_000, keep_bytes=100_000)
+        assert stream.released == 0, "nothing is given back that was not hashed"
+        assert stream.read() == data
+        stream.release(200_000, keep_bytes=400_000)
+        assert stream.released == 0, "as much may stay"
+        stream.release(200_000, keep_bytes=100_000)
+        assert 0 < stream.released <= 200_000
+        assert before - path.stat().st_blocks >= 190_000 // 512
+        os.write(writer, b"more")
+        assert stream.read() == b"more"
+        stream.seek(0)
+        assert stream.offset == stream.released, "what is gone is not sent as zeros"
+        assert stream.read() == (data + b"more")[stream.released :]
+        whole = data + b"more"
+        assert stream.digest() == (len(whole), hashlib.sha256(whole).hexdigest())
+    finally:
+        stream.close()
+        os.close(writer)
+
+
+def test_bytes_of_different_times_come_apart(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    stream = Stream(str(path), 100)
+    try:
+        for clock, piece in ((1.0, b"early"), (2.0, b"late"), (2.0, b"")):
+            with path.open("ab") as file:
+                file.write(piece)
+            stream.look(clock)
+        found = []
+        while data := stream.read():
+            found.append((stream.seen.clock_of(stream.offset - len(data)), data))
+        assert found == [(1.0, b"early"), (2.0, b"late")]
+    finally:
+        stream.close()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4 * MOST_SIGHTINGS))
+@settings(max_examples=20, deadline=None)
+def test_moments_are_bounded_and_never_too_early(growth: list[int]) -> None:
+    seen, size, clocks = Sightings(), 0, []
+    for moment, count in enumerate(growth, start=1):
+        size += count
+        clocks += [float(moment)] * count
+        seen.note(size, float(moment))
+    assert len(seen._sizes) <= MOST_SIGHTINGS
+    told = [seen.clock_of(offset) for offset in range(size)]
+    assert told == sorted(told)
+    assert all(known >= clock for known, clock in zip(told, clocks, strict=True))
+    recent = range(max(0, size - MOST_SIGHTINGS // 2), size)
+    assert all(told[offset] == clocks[offset] for offset in recent)
+    assert seen.clock_of(size) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.collect.logs import LogCollector
+from launcher.collect.logs import LogCollector, LogGap, LogGapClosed
 from launcher.core.paths import RunPaths
 from launcher.errors import StoreError
 
@@ -53,17 +54,97 @@ def test_each_stream_has_a_file_and_reports_have_none(logs: LogCollector, tmp_pa
     logs.append(1, "stderr", 0, b"err")
     logs.append(1, "report", 0, b"{}\n")
     files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {
+    assert {path for path in files if path.suffix == ".log"} == {
         Path("run/logs/n1/rank-0.stdout.log"),
         Path("run/logs/n2/rank-1.stderr.log"),
     }
+    assert {path.suffix for path in files} == {".log", ".times"}
     assert logs.problem_with(1, "report", 3, sha(b"{}\n")) == ""
 
 
-def test_a_gap_is_an_error_that_names_the_stream(logs: LogCollector) -> None:
+class Gaps:
+    """What a collector told of gaps."""
+
+    def __init__(self, top: Path) -> None:
+        self.told: list[tuple[str, LogGap | LogGapClosed]] = []
+        self.logs = LogCollector(RunPaths(top), {0: "n1"}, self._take)
+
+    def _take(self, node: str, gap: LogGap | LogGapClosed) -> None:
+        self.told.append((node, gap))
+
+
+def test_a_gap_is_told_once_and_closed_by_what_was_missing(tmp_path: Path) -> None:
+    gaps = Gaps(tmp_path)
+    logs = gaps.logs
+    try:
+        logs.append(0, "stdout", 0, b"abc")
+        assert logs.append(0, "stdout", 5, b"fg") == b"fg"
+        assert gaps.told == [("n1", LogGap(0, "stdout", [(3, 5)]))]
+        problem = logs.problem_with(0, "stdout", 7, sha(b"abcdefg"))
+        assert problem == "n1: rank 0's stdout: bytes 3 to 5 are missing"
+        assert logs.offsets() == {"n1": {"0": {"stdout": 3}}}
+        assert logs.append(0, "stdout", 2, b"cdefgh") == b"deh"
+        assert gaps.told[1:] == [("n1", LogGapClosed(0, "stdout"))]
+        assert logs.problem_with(0, "stdout", 8, sha(b"abcdefgh")) == ""
+    finally:
+        logs.close()
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60)), max_size=12),
+)
+def test_whatever_comes_in_whatever_order_stands_at_its_place(
+    tmp_path: Path, data: bytes, pieces: list[tuple[int, int]]
+) -> None:
+    gaps = Gaps(Path(tempfile.mkdtemp(dir=tmp_path)))
+    here: set[int] = set()
+    try:
+        for start, size in pieces:
+            piece = data[start : start + size]
+            if piece:
+                places = set(range(start, start + len(piece)))
+                assert len(gaps.logs.append(0, "stdout", start, piece)) == len(places - here)
+                here |= places
+        whole = next((place for place in range(len(data)) if place not in here), len(data))
+        if here:
+            assert gaps.logs.offsets()["n1"]["0"]["stdout"] == whole
+        gaps.logs.append(0, "stdout", whole, data[whole:])
+        assert gaps.logs.problem_with(0, "stdout", len(data), sha(data)) == ""
+    finally:
+        gaps.logs.close()
+
+
+def test_a_later_launcher_goes_on_where_the_files_end(tmp_path: Path) -> None:
+    first = Gaps(tmp_path)
+    first.logs.append(0, "stdout", 0, b"abc")
+    first.logs.append(0, "stdout", 5, b"fg")
+    first.logs.append(0, "stderr", 0, b"xyz")
+    first.logs.close()
+    lines = [
+        b'{"event": "worker_started", "rank": 0}',
+        b'{"event": "log_gap", "rank": 0, "stream": "stdout", "missing": [[3, 5]]}',
+        b'{"event": "log_gap", "rank": 0, "stream": "stderr", "missing": [[1, 2]]}',
+        b'{"event": "log_gap_closed", "rank": 0, "stream": "stderr"}',
+    ]
+    second = Gaps(tmp_path)
+    try:
+        second.logs.resume(lines)
+        assert second.logs.offsets() == {"n1": {"0": {"stdout": 3, "stderr": 3}}}
+        assert second.logs.append(0, "stdout", 3, b"defgh") == b"deh"
+        assert second.logs.append(0, "stderr", 0, b"xyz!") == b"!"
+        assert second.logs.problem_with(0, "stdout", 8, sha(b"abcdefgh")) == ""
+        assert second.logs.problem_with(0, "stderr", 4, sha(b"xyz!")) == ""
+        assert "are not those" in second.logs.problem_with(0, "stderr", 4, sha(b"xyz?"))
+    finally:
+        second.logs.close()
+
+
+def test_what_is_synced_is_what_is_whole(logs: LogCollector) -> None:
     logs.append(0, "stdout", 0, b"abc")
-    with pytest.raises(StoreError, match="n1: rank 0's stdout: 2 bytes are missing at 3"):
-        logs.append(0, "stdout", 5, b"x")
+    logs.append(1, "stdout", 4, b"abc")
+    assert logs.sync() == {"n1": {"0": {"stdout": 3}}, "n2": {"1": {"stdout": 0}}}
 
 
 @pytest.mark.parametrize(
@@ -117,10 +198,9 @@ def test_a_disk_that_is_full_is_an_error_that_names_the_file(
 ) -> None:
     logs.append(0, "stdout", 0, b"abc")
     stream = logs._streams[0, "stdout"]
-    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
-    old, stream._file = stream._file, full
-    assert old is not None
-    old.close()
+    full = os.open("/dev/full", os.O_WRONLY)
+    old, stream._fd = stream._fd, full
+    os.close(old)
     with pytest.raises(StoreError, match="No space left on device") as caught:
         logs.append(0, "stdout", 3, b"def")
     assert caught.value.hint
