@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,19 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.cli import summary
-from launcher.cli.lines import LineAssembler, harmless
+from launcher.cli.lines import harmless
 from launcher.cli.progress import describe
+from launcher.cli.worker_lines import ShownLine, WorkerLines
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core.state import NodePhase, RunPhase, RunState, WorkerPhase, WorkerState
 from launcher.wire import events
 
-COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
 REFRESH_S = 0.1
 # Nodes are shown one by one up to this many; more are counted by how they stand.
 MAX_NODE_ROWS = 8
-# More lines than this between two refreshes nobody reads; the files have them all.
-MAX_LINES = 400
 
 
 class LiveView:
@@ -33,21 +31,18 @@ class LiveView:
     # A terminal that is closed sends a signal instead.
     is_gone = False
 
-    def __init__(self, nodes: dict[int, str], console: Console) -> None:
-        width = summary.nodes_of(nodes)
-        self._prefixes = {
-            rank: (f"{f'{node}:{rank}':<{width}} | ", COLOURS[rank % len(COLOURS)])
-            for rank, node in nodes.items()
-        }
+    def __init__(
+        self, nodes: dict[int, str], console: Console, file_of: Callable[[int, str], str]
+    ) -> None:
+        """Takes each rank's node, the terminal, and what names the file of a rank's stream."""
         self._console = console
         self._started = time.monotonic()
         self._refreshed = 0.0
         self._state: RunState | None = None
         self._metrics: Metrics | None = None
         self._building: dict[str, events.RuntimeProgress] = {}
-        self._lines: dict[tuple[int, str], LineAssembler] = {}
+        self._lines = WorkerLines(nodes, file_of)
         self._waiting: list[Text] = []
-        self._skipped = 0
         self._live = Live(
             console=console, auto_refresh=False, transient=True, vertical_overflow="crop"
         )
@@ -59,17 +54,12 @@ class LiveView:
 
     def on_output(self, rank: int, stream: str, data: bytes) -> None:
         """Takes a worker's bytes; whole lines are shown at the next refresh."""
-        lines = self._lines.setdefault((rank, stream), LineAssembler())
-        self._take_lines(rank, stream, lines.feed(data))
+        self._lines.feed(rank, stream, data, time.monotonic())
 
-    def _take_lines(self, rank: int, stream: str, lines: Iterable[str]) -> None:
-        prefix, colour = self._prefixes[rank]
+    def _take_lines(self, lines: Iterable[ShownLine]) -> None:
         for line in lines:
-            if len(self._waiting) >= MAX_LINES:
-                self._skipped += 1
-                continue
-            style = "red" if stream == "stderr" else ""
-            self._waiting.append(Text.assemble((prefix, colour), (line, style)))
+            style = {"stderr": "red", "stdout": ""}.get(line.stream, "dim")
+            self._waiting.append(Text.assemble((line.label, line.colour), (line.text, style)))
 
     def on_metrics(self, metrics: Metrics) -> None:
         """Remembers rank 0's newest report."""
@@ -97,14 +87,11 @@ class LiveView:
         now = time.monotonic()
         if now - self._refreshed >= REFRESH_S:
             self._refreshed = now
+            self._take_lines(self._lines.due(now))
             self._print_lines()
             self._live.update(self._panel(), refresh=True)
 
     def _print_lines(self) -> None:
-        if self._skipped:
-            words = f"… {self._skipped} more lines, all of them in the run's logs"
-            self._waiting.append(Text(words, "dim"))
-            self._skipped = 0
         if self._waiting:
             self._console.print(Text("\n").join(self._waiting), soft_wrap=True)
             self._waiting = []
@@ -154,7 +141,6 @@ class LiveView:
 
     def close(self) -> None:
         """Shows what came without a line's end and leaves the terminal as it was."""
-        for (rank, stream), lines in self._lines.items():
-            self._take_lines(rank, stream, lines.rest())
+        self._take_lines(self._lines.rest(time.monotonic()))
         self._print_lines()
         self._live.stop()

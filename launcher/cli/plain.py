@@ -8,7 +8,14 @@ import time
 from typing import TextIO
 
 from launcher.cli import summary
-from launcher.cli.lines import LineAssembler, harmless
+from launcher.cli.labels import Labels
+from launcher.cli.lines import (
+    LineAssembler,
+    harmless,
+    harmless_block,
+    max_line_bytes,
+    prefixed,
+)
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
@@ -29,11 +36,12 @@ class PlainView:
 
     def __init__(self, nodes: dict[int, str], *, quiet_output: bool = False) -> None:
         """Takes each rank's node; `quiet_output` leaves the workers' lines to the files."""
-        width = summary.nodes_of(nodes)
-        self._prefixes = {rank: f"{f'{node}:{rank}':<{width}} | " for rank, node in nodes.items()}
+        labels = Labels(nodes)
+        self._prefixes = {rank: labels.of(rank).encode() for rank in nodes}
         self.is_gone = False
         self._quiet_output = quiet_output
         self._lines: dict[tuple[int, str], LineAssembler] = {}
+        self._max_line_bytes = max_line_bytes(2 * len(nodes))
         self._standing = ""
         self._shown_at: dict[str, float] = {}
 
@@ -50,18 +58,19 @@ class PlainView:
         """Prints the lines that are complete now."""
         if self._quiet_output:
             return
-        lines = self._lines.setdefault((rank, stream), LineAssembler())
-        self._print(rank, stream, list(lines.feed(data)))
+        key = (rank, stream)
+        if key not in self._lines:
+            self._lines[key] = LineAssembler(self._max_line_bytes)
+        self._print(rank, stream, self._lines[key].feed(data))
 
-    def _print(self, rank: int, stream: str, lines: list[str]) -> None:
-        if lines:
-            prefix = self._prefixes[rank]
+    def _print(self, rank: int, stream: str, block: bytes) -> None:
+        if block:
             out = sys.stdout if stream == "stdout" else sys.stderr
-            self._write(out, "".join(f"{prefix}{line}\n" for line in lines))
+            self._write(out, prefixed(harmless_block(block), self._prefixes[rank]))
 
-    def _write(self, out: TextIO, text: str) -> None:
+    def _write(self, out: TextIO, data: bytes) -> None:
         try:
-            out.write(text)
+            write_bytes(out, data)
             out.flush()
         except BrokenPipeError:
             self.is_gone = True
@@ -70,7 +79,7 @@ class PlainView:
 
     def on_event_line(self, line: str) -> None:
         """Prints a line of events.jsonl to stdout, for `--json`."""
-        self._write(sys.stdout, f"{line}\n")
+        self._write(sys.stdout, f"{line}\n".encode())
 
     def on_metrics(self, metrics: Metrics) -> None:
         """Shows rank 0's reports, but not each."""
@@ -104,8 +113,21 @@ class PlainView:
     def close(self) -> None:
         """Prints what came without a line's end."""
         for (rank, stream), lines in self._lines.items():
-            self._print(rank, stream, list(lines.rest()))
+            self._print(rank, stream, lines.rest())
 
     def _own(self, text: str) -> None:
         sys.stderr.write(f"{OWN} | {harmless(text)}\n")
         sys.stderr.flush()
+
+
+def write_bytes(out: TextIO, data: bytes) -> None:
+    """Writes text that is UTF-8 already, as the place it goes to would have it.
+
+    Raises:
+        BrokenPipeError: nobody reads there any more.
+    """
+    if out.encoding.lower().replace("-", "") == "utf8":
+        out.flush()
+        out.buffer.write(data)
+    else:
+        out.write(data.decode())

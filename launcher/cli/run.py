@@ -122,7 +122,12 @@ def _follow(
     from launcher.cli.view import open_view
     from launcher.run.session import Session
 
-    view = open_view({rank.rank: rank.node for rank in plan.ranks}, as_json=as_json)
+    nodes = {rank.rank: rank.node for rank in plan.ranks}
+    view = open_view(
+        nodes,
+        as_json=as_json,
+        file_of=lambda rank, stream: str(record.paths.log(nodes[rank], rank, stream)),
+    )
     if as_json:
         record.echo = view.on_event_line
     try:

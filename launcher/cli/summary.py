@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +168,3 @@ def _last_words(tail: bytes) -> str:
     if any(line.startswith("Traceback (most recent call last)") for line in lines):
         return next((line for line in reversed(lines) if line and not line[0].isspace()), "")
     return ""
-
-
-def nodes_of(ranks: Mapping[int, str]) -> int:
-    """Returns how wide the widest ``node:rank`` prefix is."""
-    return max((len(f"{node}:{rank}") for rank, node in ranks.items()), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 from launcher.cli.plain import PlainView
@@ -20,11 +21,12 @@ class View(Watcher, Protocol):
         """Shows what is left and lets go of the terminal."""
 
 
-def open_view(nodes: dict[int, str], *, as_json: bool) -> View:
+def open_view(nodes: dict[int, str], *, as_json: bool, file_of: Callable[[int, str], str]) -> View:
     """Returns the live view on a terminal, plain lines elsewhere.
 
     Args:
         nodes: each rank's node.
+        file_of: names the file that has all of a rank's stream.
         as_json: stdout belongs to the events; the workers' lines are left to the files.
     """
     if as_json or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
@@ -33,4 +35,4 @@ def open_view(nodes: dict[int, str], *, as_json: bool) -> View:
 
     from launcher.cli.live import LiveView
 
-    return LiveView(nodes, Console(highlight=False))
+    return LiveView(nodes, Console(highlight=False), file_of)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.cli.lines import MAX_LINE_BYTES, LineAssembler, to_text
+from launcher.cli.lines import (
+    MAX_LINE_BYTES,
+    MAX_REST_BYTES,
+    LineAssembler,
+    harmless_block,
+    max_line_bytes,
+    prefixed,
+    to_text,
+)
 
 # Bytes that matter to a terminal come often.
 RAW = st.lists(
@@ -20,8 +28,9 @@ RAW = st.lists(
 
 def lines_of(*pieces: bytes) -> list[str]:
     lines = LineAssembler()
-    found = [line for piece in pieces for line in lines.feed(piece)]
-    return found + list(lines.rest())
+    blocks = [*(lines.feed(piece) for piece in pieces), lines.rest()]
+    assert all(block.endswith(b"\n") or not block for block in blocks)
+    return b"".join(map(harmless_block, blocks)).decode().split("\n")[:-1]
 
 
 @given(RAW, st.lists(st.integers(0, 60), max_size=5))
@@ -61,9 +70,24 @@ def test_how_a_line_is_shown(raw: bytes, shown: str) -> None:
 
 def test_a_line_that_never_ends_is_shown_in_pieces_and_not_kept() -> None:
     lines = LineAssembler()
-    shown = [line for _ in range(5) for line in lines.feed(b"x" * (MAX_LINE_BYTES // 2 + 1))]
-    assert sum(map(len, shown)) + len(lines._rest) == 5 * (MAX_LINE_BYTES // 2 + 1)
-    assert len(lines._rest) <= MAX_LINE_BYTES
+    piece = b"x" * (MAX_LINE_BYTES // 2 + 1)
+    shown = b"".join(lines.feed(piece) for _ in range(5))
+    assert shown.count(b"x") + lines._rest_bytes == 5 * len(piece)
+    assert lines._rest_bytes <= MAX_LINE_BYTES
+
+
+def test_lines_without_an_end_take_bounded_memory_in_all() -> None:
+    for streams in (0, 1, 2, 64, 2000):
+        assert streams * max_line_bytes(streams) <= MAX_REST_BYTES
+    assert max_line_bytes(2) == MAX_LINE_BYTES
+
+
+@given(st.lists(RAW, max_size=6), st.integers(0, 30))
+def test_many_lines_at_once_are_shown_as_each_alone(raws: list[bytes], width: int) -> None:
+    lines = [raw.replace(b"\n", b"") for raw in raws]
+    block, prefix = b"".join(line + b"\n" for line in lines), b"n" * width
+    expected = "".join(f"{prefix.decode()}{to_text(line)}\n" for line in lines)
+    assert prefixed(harmless_block(block), prefix).decode() == expected
 
 
 def test_an_empty_line_is_a_line() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.cli.live import MAX_LINES, MAX_NODE_ROWS, LiveView
+from launcher.cli.live import MAX_NODE_ROWS, LiveView
 from launcher.cli.main import show_any_text
 from launcher.cli.plain import PlainView
 from launcher.cli.view import open_view
+from launcher.cli.worker_lines import MAX_BURST
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core import state as core
@@ -20,6 +21,12 @@ from launcher.wire import events
 from tests.unit.test_state import Run
 
 NODES = {0: "n1", 1: "n1", 10: "long"}
+
+
+def file_of(rank: int, stream: str) -> str:
+    return f"logs/rank-{rank}.{stream}.log"
+
+
 ATTACK = "\x1b[2J\x1b]0;title\x07\r\nsecond"
 
 
@@ -37,7 +44,7 @@ def test_lines_carry_their_workers_name_and_their_stream(
 
 
 def test_json_leaves_stdout_to_the_events(capsys: pytest.CaptureFixture[str]) -> None:
-    view = open_view(NODES, as_json=True)
+    view = open_view(NODES, as_json=True, file_of=file_of)
     view.on_output(0, "stdout", b"line\n")
     view.on_problem("a problem")
     view.close()
@@ -98,7 +105,7 @@ def test_no_word_of_a_node_is_obeyed_by_the_terminal(
 def live(nodes: dict[int, str]) -> tuple[LiveView, io.StringIO]:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
-    return LiveView(nodes, console), screen
+    return LiveView(nodes, console, file_of), screen
 
 
 def test_the_panel_shows_nodes_workers_step_and_lines() -> None:
@@ -115,9 +122,10 @@ def test_the_panel_shows_nodes_workers_step_and_lines() -> None:
         shown = screen.getvalue()
     finally:
         view.close()
-    for words in ("1/3 ranks joined", "n1", "n2", "20/100", "loss 0.5", "n2:2 | hello", "2.4 MB"):
+    for words in ("1/3 ranks joined", "n1", "n2", "20/100", "loss 0.5", "2.4 MB"):
         assert words in shown
     assert "half" not in shown
+    assert "n2:2 | hello" in screen.getvalue(), "a line waits a moment for others like it"
     assert "half" in screen.getvalue(), "what came without an end is shown at the end"
 
 
@@ -135,12 +143,12 @@ def test_a_line_in_brackets_is_no_markup() -> None:
 def test_a_flood_of_lines_is_counted_and_not_shown() -> None:
     view, screen = live({0: "n1"})
     try:
-        view.on_output(0, "stdout", b"x\n" * (MAX_LINES + 50))
+        view.on_output(0, "stdout", b"x\n" * (MAX_BURST + 50))
         view.on_tick()
         shown = screen.getvalue()
     finally:
         view.close()
-    assert "… 50 more lines, all of them in the run's logs" in shown
+    assert "… 50 lines are not shown; everything is in logs/rank-0.stdout.log" in shown
 
 
 def test_many_nodes_are_counted() -> None:
