@@ -128,11 +128,19 @@ class Doors:
         os.close(self._wake_end)
 
 
-def open_doors(command: events.BindPorts, before: Optional[Doors]) -> "tuple[Doors, events.Event]":
-    """Opens the doors asked for, once the ones before are closed; returns them and the answer."""
+def open_doors(
+    command: events.BindPorts, before: Optional[Doors]
+) -> "tuple[Optional[Doors], events.Event]":
+    """Opens the doors asked for, once the ones before are closed; returns them and the answer.
+
+    Where no port is asked for, there are none any more.
+    """
     if before is not None:
         before.close()
-    doors = Doors(**events.unpack_json(command.data))
+    wanted = events.unpack_json(command.data)
+    if not wanted["ports"] and not wanted["free"]:
+        return None, events.PortsBound(events.pack_json({"bound": [], "free": [], "taken": {}}))
+    doors = Doors(**wanted)
     answer = {"bound": doors.bound, "free": doors.free, "taken": doors.taken}
     return doors, events.PortsBound(events.pack_json(answer))
 

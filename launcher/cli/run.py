@@ -42,6 +42,9 @@ EXIT_PIPE = 141
     metavar="S",
     help="How long workers live on without this launcher, seconds (60).",
 )
+@click.option(
+    "--no-check", is_flag=True, help="Do not try first whether the nodes reach each other."
+)
 @options.runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def command(
@@ -50,6 +53,7 @@ def command(
     timeout: float | None,
     grace: float,
     lease: float,
+    no_check: bool,
     runs_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -72,7 +76,7 @@ def command(
         plan, folder = plan_run(wish, spec, transports)
         record = _make_record(plan, runs_directory(runs_dir), wish, name)
         try:
-            how = Options(grace, lease, timeout)
+            how = Options(grace, lease, timeout, check=not no_check)
             ending = _follow(plan, folder, record, transports, how, as_json)
         finally:
             record.close()

@@ -49,7 +49,8 @@ def _warning(node: NodeSurvey, topic: str, message: str, fix: str, cause: str = 
     return Finding(Severity.WARNING, topic, (node.name,), message, fix, cause)
 
 
-def _ports(node: NodeSurvey, facts: NodeFacts, world: int) -> Iterator[Finding]:
+def find_taken_ports(node: NodeSurvey) -> Iterator[Finding]:
+    """Yields a finding for each port that a run needs on a node and another program has."""
     for port, who in node.taken.items():
         yield _error(
             node,
@@ -58,6 +59,10 @@ def _ports(node: NodeSurvey, facts: NodeFacts, world: int) -> Iterator[Finding]:
             "end that program, or choose another ctrl_port or data_port in the manifest",
             f"it is held by {who}" if who else "who holds it is hidden from this user",
         )
+
+
+def _ports(node: NodeSurvey, facts: NodeFacts, world: int) -> Iterator[Finding]:
+    yield from find_taken_ports(node)
 
 
 def _runtime(node: NodeSurvey, facts: NodeFacts, world: int) -> Iterator[Finding]:

@@ -125,6 +125,13 @@ class CheckpointFailed(NamedTuple):
     problem: str
 
 
+class WaysTried(NamedTuple):
+    """The nodes have dialled each other, `dials` times in all, and `failed` of them in vain."""
+
+    dials: int
+    failed: int
+
+
 class Tick(NamedTuple):
     """Time has passed."""
 
@@ -140,6 +147,7 @@ LocalEvent = (
     | OutputComplete
     | CheckpointsPending
     | CheckpointFailed
+    | WaysTried
     | Tick
 )
 AnyEvent = LocalEvent | wire.Message

@@ -10,13 +10,13 @@ import queue
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.core.facts import Dial, NodeSurvey, Survey, Trouble
 from launcher.core.model import ClusterSpec, NodeSpec
-from launcher.core.plan import PORTS_PER_WORKER
 from launcher.core.state import AnyEvent, LinkLost, NodeConnected, NodeFailed
+from launcher.core.ways import Door, bind_order, dial_order, greeting_of, ports_of, read_dials
 from launcher.errors import NodeError
 from launcher.run.bringup import NodeDriver, Transports, new_inbox
 from launcher.run.check_facts import read_facts
@@ -25,8 +25,6 @@ from launcher.run.link import NodeLink
 from launcher.run.planning import resolve_nodes
 from launcher.wire import events
 
-# Within a data centre an answer takes a millisecond; a dropped packet is sent again after 1 s.
-DIAL_TIMEOUT_S = 2.5
 # An agent answers pings whatever it is busy with.
 SILENCE_S = 30.0
 _PING_EVERY_S = 1.0
@@ -102,9 +100,8 @@ class _Visit:
     heard: float
     pings: int = 0
     ports: tuple[int, ...] | None = None
-    words: list[str] | None = None
+    dials: list[Dial] | None = None
     is_over: bool = False
-    dialled: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def is_heard_out(self) -> bool:
@@ -117,7 +114,7 @@ class _Visit:
 
     @property
     def has_dialled(self) -> bool:
-        return self.is_over or self.words is not None
+        return self.is_over or self.dials is not None
 
 
 class _Visits:
@@ -137,6 +134,7 @@ class _Visits:
         self._inbox = new_inbox()
         self._clocks = Clocks()
         self._next_ping = 0.0
+        self._doors: list[Door] = []
         now = time.monotonic()
         self._visits = {
             node.name: _Visit(
@@ -175,7 +173,7 @@ class _Visits:
         first = next(iter(self._visits.values()), None)
         return Survey(
             nodes=tuple(visit.survey for visit in self._visits.values()),
-            dials=tuple(self._dials()),
+            dials=tuple(dial for visit in self._visits.values() for dial in visit.dials or ()),
             ctrl_port=first.ports[0] if first is not None and first.ports else 0,
             fixed_ports=self._cluster.data_port is not None,
         )
@@ -235,38 +233,24 @@ class _Visits:
 
     def _bind_ports(self, node: NodeSpec, slots: int) -> events.BindPorts:
         """Returns the order to listen: on the ports of a run, or on as many chosen ones."""
-        fixed, base = [], self._cluster.data_port
-        is_first = node.name == self._cluster.nodes[0].name
-        if is_first and self._cluster.ctrl_port is not None:
-            fixed.append(self._cluster.ctrl_port)
-        if base is not None:
-            fixed += range(base, base + PORTS_PER_WORKER * slots)
-        free = (base is None) + (is_first and self._cluster.ctrl_port is None)
-        wanted = {"ports": fixed, "free": free, "greeting": self._greeting(node.name)}
-        return events.BindPorts(events.pack_json(wanted))
-
-    def _greeting(self, node: str) -> str:
-        return f"flowlaunch {self._run_id} {node}\n"
+        ports = ports_of(
+            slots,
+            is_first=node.name == self._cluster.nodes[0].name,
+            ctrl_port=self._cluster.ctrl_port,
+            data_port=self._cluster.data_port,
+        )
+        return bind_order(ports, greeting_of(self._run_id, node.name))
 
     def _begin_dialling(self) -> None:
-        doors = [
-            (name, visit.survey.node.addr, port)
+        self._doors = [
+            Door(name, visit.survey.node.addr, port, greeting_of(self._run_id, name))
             for name, visit in self._visits.items()
             for port in visit.ports or ()
             if not visit.is_over
         ]
-        rows = [[addr, port, self._greeting(name)] for name, addr, port in doors]
-        command = events.DialPeers(events.pack_json(rows), DIAL_TIMEOUT_S)
+        command = dial_order(self._doors)
         for visit in self._visits.values():
-            visit.dialled = [(name, port) for name, _, port in doors]
             visit.driver.send(command)
-
-    def _dials(self) -> list[Dial]:
-        return [
-            Dial(name, target, port, word)
-            for name, visit in self._visits.items()
-            for (target, port), word in zip(visit.dialled, visit.words or (), strict=False)
-        ]
 
     # What a node says
 
@@ -299,7 +283,7 @@ class _Visits:
         elif isinstance(event, events.PortsBound):
             self._take_ports(visit, events.unpack_json(event.data))
         elif isinstance(event, events.PeersDialled):
-            visit.words = events.unpack_json(event.data)
+            visit.dials = read_dials(visit.survey.name, self._doors, event)
 
     def _take_facts(self, visit: _Visit, found: Mapping[str, Any]) -> None:
         facts = read_facts(found)

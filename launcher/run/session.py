@@ -22,6 +22,7 @@ from launcher.core.model import LaunchPlan
 from launcher.core.orders import node_orders
 from launcher.run.bringup import NodeDriver, Transports, first_commands, new_inbox
 from launcher.run.heartbeat import Clocks, Heartbeat
+from launcher.run.preflight import Preflight
 from launcher.store.job_folder import JobFolder
 from launcher.store.run_record import RunRecord
 from launcher.wire import events
@@ -75,11 +76,13 @@ class Options:
         grace_s: from TERM to KILL.
         lease_s: how long workers live on without their launcher.
         timeout_s: the run is stopped after so long; None is never.
+        check: whether the nodes dial each other before the workers start.
     """
 
     grace_s: float = 5.0
     lease_s: float = 60.0
     timeout_s: float | None = None
+    check: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ class Session:
             )
             for node in plan.nodes
         }
+        self._preflight = Preflight(plan, record.run_id, self._send_to, wanted=options.check)
         self._heartbeat = Heartbeat(self._drivers.values())
         self._clocks = Clocks()
         nodes = {rank.rank: rank.node for rank in plan.ranks}
@@ -171,7 +175,8 @@ class Session:
         timed_out = False
         while self._state.phase is not core.RunPhase.ENDED:
             for node, event in self._next_events():
-                self._take(node, event)
+                for heard in self._preflight.sift(node, event):
+                    self._take(*heard)
             while self._signals_seen < self._signals:
                 self._signals_seen += 1
                 self._step("", core.Interrupted())

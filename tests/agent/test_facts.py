@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.agent import data_facts, networks, python_facts
-from launcher.agent.dialling import Doors, Target, dial_all
+from launcher.agent.dialling import Doors, Target, dial_all, open_doors
 from launcher.agent.facts import Questions, facts, leftovers
 from launcher.agent.prepare import Unusable
 from launcher.agent.wheelhouse import Wheelhouse
@@ -161,6 +161,23 @@ def test_a_door_leaves_its_port_free_at_once(doors: Doors) -> None:
 
 def _open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_asked_for_no_ports_a_node_lets_go_of_all() -> None:
+    def wanted(ports: list[int]) -> events.BindPorts:
+        asked = {"ports": ports, "free": not ports, "greeting": "x"}
+        return events.BindPorts(events.pack_json(asked))
+
+    none = events.BindPorts(events.pack_json({"ports": [], "free": 0, "greeting": ""}))
+    first, answer = open_doors(wanted([]), None)
+    (port,) = events.unpack_json(answer.data)["free"]  # type: ignore[union-attr]
+    nothing, answer = open_doors(none, first)
+    assert nothing is None
+    assert events.unpack_json(answer.data) == {"bound": [], "free": [], "taken": {}}  # type: ignore[union-attr]
+    again, _ = open_doors(wanted([port]), nothing)
+    assert again is not None
+    assert again.bound == [port]
+    again.close()
 
 
 def test_doors_hold_no_visitor(doors: Doors) -> None:

@@ -126,6 +126,29 @@ def test_one_closed_port_is_named_with_the_pair_and_the_direction(nodes: TwoNetw
     assert ["n3", "ok", "ok", "ok"] in rows
 
 
+def test_a_run_tries_the_ways_before_it_starts_anything(nodes: TwoNetworks) -> None:
+    nodes.allow(RUN_PORTS)
+    closed = DATA_PORT + 1
+    caller = nodes.addrs[1].replace(".102", ".2")
+    firewall(nodes.hosts[2], f"ip saddr {caller} tcp dport {closed} drop; {RUN_PORTS}")
+    job = str(nodes.lab.write("job.py", "print('started')"))
+    done = nodes.lab.flowlaunch("run", job)
+    assert done.code == 69, done.out + done.err
+    assert f"n2 -> n3: nothing answers at {nodes.addrs[2]} port {closed} alone" in done.err
+    assert "the other way answers" in done.err
+    assert f"let TCP {closed} in on n3" in done.err
+    assert done.last_line == "exit 69: cannot use n3"
+    assert "worker_started" not in {event["event"] for event in nodes.lab.events()}
+    nodes.lab.no_survivors()
+    unchecked = nodes.lab.flowlaunch("run", "--no-check", job)
+    assert unchecked.code == 0, unchecked.err
+    assert unchecked.out.count("started") == 3 * SLOTS
+    nodes.allow(RUN_PORTS)
+    open_again = nodes.lab.flowlaunch("run", job)
+    assert open_again.code == 0, open_again.err
+    assert open_again.out.count("started") == 3 * SLOTS
+
+
 def test_a_closed_rendezvous_is_told_from_closed_data_ports(nodes: TwoNetworks) -> None:
     nodes.allow(RUN_PORTS)
     last = DATA_PORT + 2 * SLOTS - 1
