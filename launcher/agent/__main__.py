@@ -50,7 +50,7 @@ def _start(root: str, run_dir: str, token: int) -> bool:
     link = Link(os.dup(0), os.dup(1), token)
     _leave_terminal()
     processes.adopt_orphans()
-    removable = Supervisor(run_dir, os.path.join(root, "files"), listener).run(link)
+    removable = Supervisor(root, run_dir, listener).run(link)
     os.chdir(root)
     for path in removable:
         _remove(path)

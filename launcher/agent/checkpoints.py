@@ -43,7 +43,7 @@ class CheckpointShelf:
         Raises:
             OSError: there is none, or it is larger than a message may be.
         """
-        with open(os.path.join(self._directory, _plain(name), MANIFEST), "rb") as file:
+        with open(os.path.join(self._directory, plain_name(name), MANIFEST), "rb") as file:
             data = file.read(MAX_PAYLOAD_BYTES + 1)
         if len(data) > MAX_PAYLOAD_BYTES:
             raise OSError("the manifest of %s is too large" % name)
@@ -67,7 +67,7 @@ class CheckpointShelf:
         return None
 
     def _inside(self, checkpoint: str, path: str) -> str:
-        top = os.path.join(self._directory, _plain(checkpoint))
+        top = os.path.join(self._directory, plain_name(checkpoint))
         whole = os.path.realpath(os.path.join(top, path))
         if not whole.startswith(os.path.realpath(top) + os.sep):
             raise OSError("leads out of the checkpoint")
@@ -93,7 +93,12 @@ class CheckpointShelf:
         self._serving.clear()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Returns a checkpoint's name as it came.
+
+    Raises:
+        OSError: it would lead elsewhere than to a directory beside the others.
+    """
     if name in ("", ".", "..") or "/" in name or name.startswith("."):
         raise OSError("no name of a checkpoint: %r" % name)
     return name

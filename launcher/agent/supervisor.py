@@ -19,6 +19,7 @@ from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import CHUNK_BYTES, Link
 from launcher.agent.output import Output
+from launcher.agent.resumption import Resumption
 from launcher.wire import codec, events, order
 
 if TYPE_CHECKING:
@@ -40,19 +41,21 @@ _OF_AN_ATTEMPT = (
 class Supervisor:
     """One run on one node, from the first command until the launcher wants no more of it."""
 
-    def __init__(self, run_dir: str, store_dir: str, listener: socket.socket) -> None:
+    def __init__(self, root: str, run_dir: str, listener: socket.socket) -> None:
         """Takes over a run's directory.
 
         Args:
+            root: flowlaunch's directory on this node.
             run_dir: where the run keeps everything on this node.
-            store_dir: where files are kept by their hash.
             listener: where later launchers bring their descriptors.
         """
         self._run_dir = run_dir
-        self._files = FileStore(store_dir)
+        self._files = FileStore(os.path.join(root, "files"))
         self._selector = selectors.DefaultSelector()
         self._launcher = Conversation(self._selector, listener, self._obey)
         self._shelf = checkpoints.CheckpointShelf(self._path("checkpoints"))
+        self._resumption = Resumption(root, run_dir, self._launcher.emit)
+        self._prepared: Optional[events.NodePrepared] = None
         self._from_threads: "queue.Queue[events.Event]" = queue.Queue()
         self._order: Optional[order.NodeOrder] = None
         self._wanted: "set[str]" = set()
@@ -160,6 +163,7 @@ class Supervisor:
         self._lease_s = hello.lease_s
         # What an earlier launcher had asked for is of no use to this one.
         self._shelf.forget_all()
+        self._resumption.forget()
         self._launcher.emit(
             events.AgentReady(
                 version=events.VERSION,
@@ -207,7 +211,14 @@ class Supervisor:
     def _on_python(self, ordered: order.NodeOrder, python: str) -> None:
         self._python = python
         port = prepare.require_port(ordered)
-        self._tell(events.NodePrepared(tree=self._tree, python=python, ctrl_port=port))
+        self._prepared = events.NodePrepared(tree=self._tree, python=python, ctrl_port=port)
+
+    def _tick_prepared(self) -> None:
+        """A node is prepared once the checkpoint that its workers start from stands there too."""
+        self._resumption.tick()
+        if self._prepared is not None and not self._resumption.is_pending:
+            prepared, self._prepared = self._prepared, None
+            self._tell(prepared)
 
     def _on_build_runtime(self, command: events.BuildRuntime) -> None:
         found = runtime_store.find_runtime(runtime_store.cache_directory())
@@ -233,12 +244,15 @@ class Supervisor:
         self._is_importing = False
 
     def _node_env(self, command: events.StartWorkers) -> Dict[str, str]:
-        return {
+        env = {
             "MASTER_PORT": str(command.ctrl_port),
             "FLOWLAUNCH_ATTEMPT": str(command.attempt),
             "FLOWLAUNCH_CHECKPOINT_DIR": self._path("checkpoints"),
             "FLOWLAUNCH_ROOT": self._path("work"),
         }
+        if command.resume_from:
+            env["FLOWLAUNCH_RESUME_FROM"] = self._path(command.resume_from)
+        return env
 
     def _on_open_gate(self, command: events.OpenGate) -> None:
         if self._workers is not None and command.attempt == self._attempt:
@@ -316,6 +330,12 @@ class Supervisor:
         remove = wheelhouse.remove_runtime
         errands.start("remove", lambda: remove(self._run_dir), self._from_threads.put)
 
+    def _on_offer_checkpoint(self, command: events.OfferCheckpoint) -> None:
+        self._resumption.offer(command)
+
+    def _on_put_checkpoint_file(self, command: events.PutCheckpointFile) -> None:
+        self._resumption.put(command)
+
     def _on_end_run(self, command: events.EndRun) -> None:
         self._end_wanted = True
         self._keep_wanted = command.keep
@@ -326,6 +346,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._tick_build()
+        self._tick_prepared()
         if self._workers is not None:
             self._tick_workers(self._workers)
         if self._output is not None:
@@ -438,4 +459,6 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.InstallRuntime: Supervisor._on_install_runtime,
     events.RemoveRuntime: Supervisor._on_remove_runtime,
     events.ReleaseOutput: Supervisor._on_release,
+    events.OfferCheckpoint: Supervisor._on_offer_checkpoint,
+    events.PutCheckpointFile: Supervisor._on_put_checkpoint_file,
 }

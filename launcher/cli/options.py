@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from launcher.core.model import ClusterSpec
+    from launcher.core.model import ClusterSpec, Resume
     from launcher.run.bringup import Transports
     from launcher.run.planning import Wish
     from launcher.store.runs import KnownRun
@@ -69,6 +69,11 @@ _JOB_OPTIONS = (
         default="script",
         help="With --legacy-api: 'all' spreads what JOB pins to one device.",
     ),
+    click.option(
+        "--resume",
+        metavar="RUN[@STEP]",
+        help="Start from that run's newest (or that) checkpoint.",
+    ),
     click.option("--dry-run", is_flag=True, help="A few steps on this machine alone, one worker."),
 )
 
@@ -86,14 +91,16 @@ class JobWords:
     env: tuple[str, ...]
     legacy_api: bool
     placement: str
+    resume: str | None
     dry_run: bool
 
-    def wish(self) -> Wish:
-        """Returns what the command line asks for.
+    def wish(self, runs_dir: str | None) -> Wish:
+        """Returns what the command line asks for; `runs_dir` is where --resume finds its run.
 
         Raises:
             click.UsageError: there is no job, or there are two.
-            UsageError: an --env is malformed.
+            UsageError: an --env is malformed, or there is no checkpoint to start from.
+            StoreError: the checkpoint to start from cannot be read.
         """
         from launcher.run.planning import Wish, parse_env
 
@@ -113,7 +120,16 @@ class JobWords:
             env=parse_env(self.env),
             dry_run=self.dry_run,
             legacy_placement=self.placement if self.legacy_api else "",
+            resume=self._resume(runs_dir),
         )
+
+    def _resume(self, runs_dir: str | None) -> Resume | None:
+        if self.resume is None:
+            return None
+        from launcher.store.checkpoints import resume_from
+        from launcher.store.run_record import runs_directory
+
+        return resume_from(runs_directory(runs_dir), self.resume)
 
 
 def job_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -12,9 +12,11 @@ from launcher.cli import options
     epilog="Example: flowlaunch plan jobs/lenet.py -c cluster.yaml -- --epochs 3",
 )
 @options.job_options
+@options.runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON.")
 def command(
     words: options.JobWords,
+    runs_dir: str | None,
     as_json: bool,
 ) -> None:
     """Print what `run` would do, and do nothing.
@@ -26,7 +28,7 @@ def command(
     from launcher.core.plan import plan_to_json
     from launcher.run.planning import plan_run
 
-    wish = words.wish()
+    wish = words.wish(runs_dir)
     spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
         plan, folder = plan_run(wish, spec, transports)

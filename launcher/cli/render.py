@@ -45,6 +45,8 @@ def plan(
     print(f"job        {plan.job.name}: {files}, {size(total)} of {folder.top}", file=out)
     print(f"machine    {json.dumps(fields['machines'])}", file=out)
     print(f"ctrl_port  {fields['ctrl_port']}", file=out)
+    if plan.resume is not None:
+        print(f"resume     step {plan.resume.step}, {plan.resume.directory}", file=out)
     nodes = counted(len(plan.nodes), "node")
     print(f"workers    {plan.world_size} on {nodes}\n", file=out)
     _table(plan, out)

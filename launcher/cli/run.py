@@ -67,7 +67,7 @@ def command(
     from launcher.run.session import Options
     from launcher.store.run_record import runs_directory
 
-    wish = words.wish()
+    wish = words.wish(runs_dir)
     spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
         if wish.dry_run:
@@ -111,6 +111,7 @@ def _make_record(plan: LaunchPlan, runs: Path, wish: Wish, name: str | None) -> 
         cluster=plan.cluster,
         world_size=plan.world_size,
         dry_run=wish.dry_run,
+        resumed_from={"run": plan.resume.run, "step": plan.resume.step} if plan.resume else None,
     )
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO
 
 from launcher.core.paths import RunPaths
-from launcher.core.published import BadManifest, Published, PublishedFile, parse_published
+from launcher.core.published import MANIFEST, BadManifest, Published, PublishedFile, parse_published
 from launcher.store.atomic import replace_json, sync_directory
 from launcher.wire import events
 
-Send = Callable[[str, events.Command], None]
+Send = Callable[[str, events.Command], object]
 # Files of one checkpoint that are asked for at the same time. flow.save makes two for each tensor,
 # and both sides hold each of them open; this many keep the way there filled.
 MAX_FETCHES = 16
@@ -191,7 +191,7 @@ class CheckpointCollector:
     def _finish(self, arriving: _Arriving) -> list[Outcome]:
         step = arriving.published.step
         final = Path(self._paths.checkpoint(step))
-        replace_json(arriving.directory / "MANIFEST.json", _manifest(arriving))
+        replace_json(arriving.directory / MANIFEST, _manifest(arriving))
         for directory, _, _ in os.walk(arriving.directory):
             sync_directory(Path(directory))
         arriving.directory.rename(final)

@@ -157,6 +157,20 @@ class RankSpec:
     env: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Resume:
+    """A checkpoint of this machine that the workers start from.
+
+    Attributes:
+        run: the id of the run that published it, "" where it is no run's.
+        directory: where it is here.
+    """
+
+    run: str
+    step: int
+    directory: str
+
+
 ON_NODE = "<set on the node>"
 
 
@@ -168,6 +182,7 @@ class LaunchPlan:
         nodes: the nodes that take part, in rank order.
         ctrl_port: None is a free one, chosen on the first node at each attempt.
         uneven: the nodes have different numbers of workers.
+        resume: the checkpoint that the workers start from, None for none.
     """
 
     cluster: str
@@ -179,6 +194,7 @@ class LaunchPlan:
     uneven: bool
     checkpoints: CheckpointPolicy = CheckpointPolicy()
     logs: LogPolicy = LogPolicy()
+    resume: Resume | None = None
 
     @property
     def world_size(self) -> int:

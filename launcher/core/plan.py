@@ -7,7 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from launcher.core.model import ON_NODE, ClusterSpec, JobSpec, LaunchPlan, NodeSpec, RankSpec
+from launcher.core.model import (
+    ON_NODE,
+    ClusterSpec,
+    JobSpec,
+    LaunchPlan,
+    NodeSpec,
+    RankSpec,
+    Resume,
+)
 from launcher.errors import UsageError
 
 # Two ports a worker behind a fixed data_port: one for data, one for control.
@@ -23,6 +31,7 @@ def make_plan(
     env: Mapping[str, str],
     dry_run: bool = False,
     legacy_placement: str = "",
+    resume: Resume | None = None,
 ) -> LaunchPlan:
     """Returns the plan of one run.
 
@@ -33,6 +42,7 @@ def make_plan(
         env: what the command line sets for every worker; it wins over the manifest.
         dry_run: the job is to take a few steps on a small sample.
         legacy_placement: "" for today's API, else how the old API's placements are taken.
+        resume: the checkpoint that the workers start from, None for none.
 
     Raises:
         UsageError: there is no node to run on.
@@ -42,6 +52,8 @@ def make_plan(
     world_size = sum(slots[node.name] for node in cluster.nodes)
     uneven = len({slots[node.name] for node in cluster.nodes}) > 1
     shared = _shared_env(cluster, world_size, uneven, dry_run, legacy_placement)
+    if resume is not None:
+        shared["FLOWLAUNCH_RESUME_FROM"] = ON_NODE
     ranks: list[RankSpec] = []
     for node_rank, node in enumerate(cluster.nodes):
         for local_rank in range(slots[node.name]):
@@ -66,6 +78,7 @@ def make_plan(
         uneven=uneven,
         checkpoints=cluster.checkpoints,
         logs=cluster.logs,
+        resume=resume,
     )
 
 
@@ -140,6 +153,7 @@ def plan_to_json(plan: LaunchPlan, *, hidden: Sequence[str] = ()) -> dict[str, o
         "ctrl_port": plan.ctrl_port if plan.ctrl_port is not None else "auto",
         "data_port": plan.data_port if plan.data_port is not None else "auto",
         "world_size": plan.world_size,
+        "resume": dataclasses.asdict(plan.resume) if plan.resume else None,
         "nodes": [_node_to_json(node) for node in plan.nodes],
         "ranks": ranks,
     }

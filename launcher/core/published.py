@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
+MANIFEST = "MANIFEST.json"
 MAX_FILES = 100_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -86,5 +87,5 @@ def _is_safe(path: str) -> bool:
         all(part not in ("", ".", "..") and len(part.encode("utf-8")) < 256 for part in parts)
         and path.isprintable()
         and "\\" not in path
-        and path != "MANIFEST.json"
+        and path != MANIFEST
     )

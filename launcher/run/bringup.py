@@ -161,11 +161,21 @@ def _put_file(link: NodeLink, folder: JobFolder, sha256: str) -> None:
                 return
 
 
-def first_commands(node_order: order.NodeOrder, lease_s: float) -> Callable[[NodeLink], None]:
-    """Returns what opens the conversation of a run with one node."""
+def first_commands(
+    node_order: order.NodeOrder, lease_s: float, offer: events.OfferCheckpoint | None = None
+) -> Callable[[NodeLink], None]:
+    """Returns what opens the conversation of a run with one node.
+
+    Args:
+        node_order: what the node is to prepare.
+        lease_s: how long workers live on without their launcher.
+        offer: the checkpoint that they start from; the node is not prepared before it has it.
+    """
 
     def converse(link: NodeLink) -> None:
         link.send(events.Hello(events.VERSION, lease_s))
+        if offer is not None:
+            link.send(offer)
         link.send(events.PrepareRun(order.pack(node_order)))
 
     return converse

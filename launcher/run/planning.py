@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.core.model import ClusterSpec, LaunchPlan, NodeSpec, TransportKind
+from launcher.core.model import ClusterSpec, LaunchPlan, NodeSpec, Resume, TransportKind
 from launcher.core.plan import make_plan
 from launcher.errors import NodeNotReady, UsageError
 from launcher.run.bringup import CONNECT_TIMEOUT_S, Transports
@@ -28,6 +28,7 @@ class Wish:
         env: what `--env` sets.
         dry_run: this machine alone, one worker, a few steps.
         legacy_placement: "" for today's API.
+        resume: the checkpoint to start from.
     """
 
     target: str
@@ -37,6 +38,7 @@ class Wish:
     env: Mapping[str, str]
     dry_run: bool = False
     legacy_placement: str = ""
+    resume: Resume | None = None
 
 
 def this_machine(slots: int = 1) -> ClusterSpec:
@@ -71,6 +73,7 @@ def plan_run(
         env=wish.env,
         dry_run=wish.dry_run,
         legacy_placement=wish.legacy_placement,
+        resume=wish.resume,
     )
     return plan, folder
 

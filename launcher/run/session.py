@@ -18,11 +18,12 @@ from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, de
 from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
 from launcher.core import transitions
-from launcher.core.model import LaunchPlan
+from launcher.core.model import LaunchPlan, Resume
 from launcher.core.orders import node_orders
 from launcher.run.bringup import NodeDriver, Transports, first_commands, new_inbox
 from launcher.run.heartbeat import Clocks, Heartbeat
 from launcher.run.preflight import Preflight
+from launcher.run.push import CheckpointPush
 from launcher.store.job_folder import JobFolder
 from launcher.store.run_record import RunRecord
 from launcher.wire import events
@@ -127,12 +128,16 @@ class Session:
         self._inbox = new_inbox()
         orders = node_orders(plan, run_id=record.run_id, files=folder.files, tree=folder.tree)
         self._folder = folder
+        self._push = CheckpointPush(self._send_to, self._tell_failure)
+        self._resume_from = ""
         self._drivers = {
             node.name: NodeDriver(
                 node,
                 transports[node.transport],
                 self._inbox,
-                first_commands(orders[node.name], options.lease_s),
+                first_commands(
+                    orders[node.name], options.lease_s, self._offer(node.name, plan.resume)
+                ),
             )
             for node in plan.nodes
         }
@@ -279,6 +284,16 @@ class Session:
         self._step(node, event)
         self._on_outcomes(self._collector.on_node_lost(node))
 
+    def _offer(self, node: str, resume: Resume | None) -> events.OfferCheckpoint | None:
+        return self._push.offer(node, Path(resume.directory)) if resume is not None else None
+
+    def _take_wanted(self, node: str, event: events.CheckpointWanted) -> None:
+        self._push.on_wanted(node, event)
+
+    def _take_placed(self, node: str, event: events.CheckpointPlaced) -> None:
+        self._note(node, event)
+        self._resume_from = event.directory
+
     def _on_outcomes(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Stored):
@@ -319,7 +334,9 @@ class Session:
 
     def _act(self, action: core.Action) -> None:
         if isinstance(action, core.StartAll):
-            self._broadcast(events.StartWorkers(action.attempt, action.ctrl_port))
+            self._broadcast(
+                events.StartWorkers(action.attempt, action.ctrl_port, self._resume_from)
+            )
         elif isinstance(action, core.OpenGates):
             self._broadcast(events.OpenGate(action.attempt))
         elif isinstance(action, core.StopAll):
@@ -327,8 +344,11 @@ class Session:
         elif isinstance(action, core.EndAll):
             self._broadcast(events.EndRun(action.keep))
 
-    def _send_to(self, node: str, command: events.Command) -> None:
-        self._drivers[node].send(command)
+    def _send_to(self, node: str, command: events.Command) -> bool:
+        return self._drivers[node].send(command)
+
+    def _tell_failure(self, node: str, failure: core.NodeFailed) -> None:
+        self._inbox.put((node, failure))
 
     def _broadcast(self, command: events.Command) -> None:
         for driver in self._drivers.values():
@@ -350,6 +370,7 @@ class Session:
         for driver in self._drivers.values():
             driver.close()
         self._join(deadline)
+        self._push.close()
         self._collector.close()
         self._reports.close()
         self._logs.close()
@@ -443,5 +464,7 @@ _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.NodeTroubled: Session._take_trouble,
     events.FileChunk: Session._take_chunk,
     events.FileEnded: Session._take_file_end,
+    events.CheckpointWanted: Session._take_wanted,
+    events.CheckpointPlaced: Session._take_placed,
     core.LinkLost: Session._take_lost,
 }

@@ -43,10 +43,14 @@ class PutFile(NamedTuple):
 
 
 class StartWorkers(NamedTuple):
-    """Starts every worker of the node at once; ranks above 0 wait at their import of oneflow."""
+    """Starts every worker of the node at once; ranks above 0 wait at their import of oneflow.
+
+    `resume_from` is the checkpoint that they start from, below the run's directory; "" is none.
+    """
 
     attempt: int
     ctrl_port: int
+    resume_from: str
 
 
 class OpenGate(NamedTuple):
@@ -154,6 +158,21 @@ class ReleaseOutput(NamedTuple):
     """
 
     data: bytes
+
+
+class OfferCheckpoint(NamedTuple):
+    """Names a checkpoint that the workers are to start from. `data` is its MANIFEST.json."""
+
+    name: str
+    data: bytes
+
+
+class PutCheckpointFile(NamedTuple):
+    """A piece of a file of the offered checkpoint that the node lacks."""
+
+    sha256: str
+    offset: int
+    data: bytes = b""
 
 
 class AgentReady(NamedTuple):
@@ -340,6 +359,24 @@ class NodeTroubled(NamedTuple):
     message: str
 
 
+class CheckpointWanted(NamedTuple):
+    """The hashes of an offered checkpoint that the node lacks. `data`: JSON list of sha256."""
+
+    name: str
+    data: bytes
+
+
+class CheckpointPlaced(NamedTuple):
+    """An offered checkpoint stands on the node, proven, and `sent_bytes` of it had to be sent.
+
+    `directory` is where, below the run's directory: what `StartWorkers` calls `resume_from`.
+    """
+
+    name: str
+    directory: str
+    sent_bytes: int
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -360,6 +397,8 @@ Command = Union[
     InstallRuntime,
     RemoveRuntime,
     ReleaseOutput,
+    OfferCheckpoint,
+    PutCheckpointFile,
 ]
 Event = Union[
     AgentReady,
@@ -385,6 +424,8 @@ Event = Union[
     WheelsWanted,
     RuntimeRemoved,
     NodeTroubled,
+    CheckpointWanted,
+    CheckpointPlaced,
 ]
 Message = Union[Command, Event]
 
@@ -393,6 +434,7 @@ _COMMANDS = (
     BuildRuntime, Ping, EndRun,
     ReportFacts, BindPorts, DialPeers, OfferWheels, PutWheel, InstallRuntime, RemoveRuntime,
     ReleaseOutput,
+    OfferCheckpoint, PutCheckpointFile,
 )  # fmt: skip
 _EVENTS = (
     AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
@@ -400,6 +442,7 @@ _EVENTS = (
     WorkersStopped, CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
     FactsReported, PortsBound, PeersDialled, WheelsWanted, RuntimeRemoved,
     NodeTroubled,
+    CheckpointWanted, CheckpointPlaced,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pickle
 import re
 import shutil
 import time
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 MANIFEST = "MANIFEST.json"
 _PICKLE = "pickled_data"  # flow.save's own file; each tensor is a directory beside it
@@ -34,16 +34,11 @@ def name_of(step: int) -> str:
 
 def save(state: Any, *, directory: str, step: int, meta: Dict[str, Any], rank: int) -> str:
     """Publishes `state`; see `Context.save_checkpoint`. Returns the published directory."""
-    if step < 0:
-        raise ValueError("a checkpoint's step cannot be negative: %d" % step)
-    final = os.path.join(directory, name_of(step))
-    temporary = os.path.join(directory, ".tmp-%s-%d" % (name_of(step), os.getpid()))
+    final, temporary = _places(directory, step)
     tensors = list(_tensors(state))
     is_global = any(tensor.is_global for tensor in tensors)
     if rank == 0:
-        json.dumps(meta)  # what JSON lacks shows before anything is written
-        os.makedirs(directory, exist_ok=True)
-        _clear_leftovers(directory)
+        _make_room(directory, meta)
     if is_global:
         _save_global(state, temporary)
     elif rank == 0:
@@ -53,6 +48,32 @@ def save(state: Any, *, directory: str, step: int, meta: Dict[str, Any], rank: i
     if rank == 0:
         _publish(temporary, final, step, meta)
     return final
+
+
+def save_files(
+    write: Callable[[str], object], *, directory: str, step: int, meta: Dict[str, Any]
+) -> str:
+    """Publishes whatever `write` puts into the directory whose path it is given."""
+    final, temporary = _places(directory, step)
+    _make_room(directory, meta)
+    os.mkdir(temporary)
+    write(temporary)
+    _publish(temporary, final, step, meta)
+    return final
+
+
+def _places(directory: str, step: int) -> Tuple[str, str]:
+    """Returns where a checkpoint is to stand, and where it is written before."""
+    if step < 0:
+        raise ValueError("a checkpoint's step cannot be negative: %d" % step)
+    temporary = ".tmp-%s-%d" % (name_of(step), os.getpid())
+    return os.path.join(directory, name_of(step)), os.path.join(directory, temporary)
+
+
+def _make_room(directory: str, meta: Dict[str, Any]) -> None:
+    json.dumps(meta)  # what JSON lacks shows before anything is written
+    os.makedirs(directory, exist_ok=True)
+    _clear_leftovers(directory)
 
 
 def load(path: str) -> Any:
@@ -232,6 +253,9 @@ class _StoredTensor:
 
 def _content(root: str) -> bytes:
     """Returns what a saved directory holds, in a form in which equal states are equal."""
+    if not os.path.exists(os.path.join(root, _PICKLE)):
+        paths = [path for path in _files(root) if path != MANIFEST]
+        return pickle.dumps([(path, _sha256(os.path.join(root, path))) for path in paths])
     stand_in = type("_StoredHere", (_StoredTensor,), {"root": root})
 
     class Unpickler(pickle.Unpickler):

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from launcher.worker import checkpoint
 
@@ -94,11 +94,33 @@ class Context:
             state, directory=self.checkpoint_dir, step=int(step), meta=meta, rank=self.rank
         )
         if self.rank == 0:
-            name = os.path.basename(path)
-            self._append(
-                {"kind": "checkpoint", "time": time.time(), "step": int(step), "name": name}
-            )
+            self._announce(path, int(step))
         return path
+
+    def save_files(self, write: Callable[[str], object], step: int, **meta: Any) -> str:
+        """Publishes files of any kind as a checkpoint. One rank calls it.
+
+        Args:
+            write: is given the path of an empty directory and writes into it.
+            step: names the checkpoint.
+            meta: JSON values that go into its MANIFEST.json.
+
+        Returns:
+            The directory ``step-<8 digits>``.
+
+        Raises:
+            ValueError: this step is published already with other content, or is negative.
+            OSError: the disk refuses.
+        """
+        path = checkpoint.save_files(
+            write, directory=self.checkpoint_dir, step=int(step), meta=meta
+        )
+        self._announce(path, int(step))
+        return path
+
+    def _announce(self, path: str, step: int) -> None:
+        name = os.path.basename(path)
+        self._append({"kind": "checkpoint", "time": time.time(), "step": step, "name": name})
 
     def load_checkpoint(self, path: Optional[str] = None) -> Any:
         """Returns a checkpoint's state as ``flow.load`` gives it, or None where there is none.

@@ -256,7 +256,7 @@ class Node:
         files = {"job.py": job, **more.pop("files", {})}
         ordered = self.ordered(files, **more)
         port = talk.prepare(ordered).ctrl_port
-        talk.send(events.StartWorkers(0, port))
+        talk.send(events.StartWorkers(0, port, ""))
         for _ in ordered.node.workers:
             talk.expect(events.WorkerStarted)
         return talk

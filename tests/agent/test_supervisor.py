@@ -29,7 +29,7 @@ def test_a_whole_run(node: Node) -> None:
     prepared = talk.prepare(ordered)
     assert prepared.tree == ordered.node.tree
     assert prepared.ctrl_port > 0
-    talk.send(events.StartWorkers(0, prepared.ctrl_port))
+    talk.send(events.StartWorkers(0, prepared.ctrl_port, ""))
     ends = [talk.expect(events.WorkerExited) for _ in range(2)]
     assert sorted((end.rank, end.exit_code, end.signal) for end in ends) == [(0, 0, 0), (1, 0, 0)]
     assert talk.expect(events.WorkersStopped).left == 0
@@ -273,7 +273,7 @@ def test_a_second_attempt_adds_to_the_logs(node: Node) -> None:
     talk = node.started("import os; print('attempt', os.environ['FLOWLAUNCH_ATTEMPT'])")
     talk.expect(events.WorkersStopped)
     talk.await_ends()
-    talk.send(events.StartWorkers(1, 20001))
+    talk.send(events.StartWorkers(1, 20001, ""))
     assert talk.expect(events.WorkerExited).attempt == 1
     talk.await_ends()
     assert talk.output(0) == b"attempt 0\nattempt 1\n"
@@ -443,7 +443,7 @@ def test_no_message_whatever_it_says_ends_the_agent(node: Node, data: bytes) -> 
 def test_start_before_prepare_does_not_end_the_agent(node: Node) -> None:
     talk = node.talk()
     ready = talk.hello()
-    talk.send(events.StartWorkers(0, 20001))
+    talk.send(events.StartWorkers(0, 20001, ""))
     later = node.talk("attach")
     assert later.hello().pid == ready.pid
 

@@ -200,3 +200,20 @@ def test_a_directory_that_is_no_checkpoint_is_told(
 
 def test_a_negative_step_is_refused(tmp_path: Path) -> None:
     assert "cannot be negative" in _run(tmp_path, "w.save_checkpoint(state(1), -1)").stderr
+
+
+def test_files_of_any_kind_are_published(tmp_path: Path) -> None:
+    code = """
+def write(top):
+    os.mkdir(top + "/deep")
+    open(top + "/deep/weights.npz", "w").write("data")
+for _ in range(2):
+    print(w.save_files(write, 3, loss=0.5))
+w.save_files(lambda top: open(top + "/other", "w").close(), 3)
+"""
+    done = _run(tmp_path, code)
+    assert done.stdout.splitlines() == [str(tmp_path / "step-00000003")] * 2
+    assert "published already, with other content" in done.stderr
+    manifest = verify(str(tmp_path / "step-00000003"))
+    assert [entry["path"] for entry in manifest["files"]] == ["deep/weights.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]

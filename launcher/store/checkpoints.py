@@ -1,0 +1,121 @@
+"""The checkpoints of runs that are kept on this machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.core.model import Resume
+from launcher.core.paths import RunPaths
+from launcher.core.published import MANIFEST, BadManifest, Published, parse_published
+from launcher.errors import StoreError, UsageError
+from launcher.store.run_record import store_error
+from launcher.store.runs import find_run
+
+_STEP = re.compile(r"step-(\d{8,})")
+_MAX_NAMED = 8
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A checkpoint here: its directory, and what its manifest says is in it."""
+
+    directory: Path
+    published: Published
+
+    @property
+    def step(self) -> int:
+        """The step that it was published at."""
+        return self.published.step
+
+
+def read_checkpoint(directory: Path) -> KnownCheckpoint:
+    """Returns a checkpoint of this machine; its files are looked at only for their sizes.
+
+    Raises:
+        StoreError: the manifest is missing or damaged, or a file is missing or cut.
+    """
+    where = directory / MANIFEST
+    try:
+        published = parse_published(where.read_bytes())
+        for file in published.files:
+            size = (directory / file.path).stat().st_size
+            if size != file.bytes:
+                raise StoreError(
+                    f"it has {size} bytes, published were {file.bytes}",
+                    where=str(directory / file.path),
+                    hint="take another checkpoint, or bring this one here anew",
+                )
+    except BadManifest as error:
+        raise StoreError(f"no manifest of a checkpoint: {error}", where=str(where)) from None
+    except OSError as error:
+        raise store_error(error, where) from None
+    return KnownCheckpoint(directory, published)
+
+
+def steps_of(top: Path) -> dict[int, Path]:
+    """Returns the directories of a run's checkpoints by their steps, in order.
+
+    Raises:
+        StoreError: the run's directory cannot be read.
+    """
+    found = {}
+    try:
+        for path in Path(RunPaths(top).checkpoints).iterdir():
+            match = _STEP.fullmatch(path.name)
+            if match:
+                found[int(match.group(1))] = path
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise store_error(error, top) from None
+    return dict(sorted(found.items()))
+
+
+def resume_from(runs: Path, wanted: str) -> Resume:
+    """Returns the checkpoint that `--resume` names.
+
+    Args:
+        runs: the directory of all runs.
+        wanted: ``RUN`` for a run's newest checkpoint, ``RUN@STEP`` for one of its others, or the
+            path of a published directory.
+
+    Raises:
+        UsageError: there is no such run, or it has no such checkpoint here.
+        StoreError: it cannot be read.
+    """
+    if (Path(wanted) / MANIFEST).is_file():
+        checkpoint = read_checkpoint(Path(wanted).resolve())
+        return Resume("", checkpoint.step, str(checkpoint.directory))
+    name, _, step = wanted.rpartition("@") if "@" in wanted else (wanted, "", "")
+    if "@" in wanted and not step.isdecimal():
+        raise UsageError(
+            f"--resume {wanted}: expected RUN or RUN@STEP, got {step!r} for the step",
+            hint="e.g. --resume last@600",
+        )
+    top = find_run(runs, name).top
+    directory = _at_step(top, step)
+    checkpoint = read_checkpoint(directory.resolve())
+    return Resume(top.name, checkpoint.step, str(checkpoint.directory))
+
+
+def _at_step(top: Path, step: str) -> Path:
+    """Returns the checkpoint of a run at a step, or its newest where that is ""."""
+    known = steps_of(top)
+    if not known:
+        raise UsageError(
+            f"no checkpoint of {top.name} is here",
+            hint="name a run that published some: they are in its directory, under checkpoints/",
+        )
+    if not step:
+        return known[max(known)]
+    if int(step) not in known:
+        steps = list(known)
+        named = ", ".join(map(str, steps[-_MAX_NAMED:]))
+        more = "…, " if len(steps) > _MAX_NAMED else ""
+        raise UsageError(
+            f"{top.name} has no checkpoint of step {step} here; there are {more}{named}",
+            hint=f"e.g. --resume {top.name}@{steps[-1]}",
+        )
+    return known[int(step)]
