@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("launcher.cli.run", "Launch a job on the cluster and follow it to its end."),
     "plan": ("launcher.cli.plan", "Print what run would do, and do nothing."),
     "check": ("launcher.cli.check", "Try every node the way a run will use it."),
+    "logs": ("launcher.cli.logs", "Read or follow what the workers said."),
     "provision": ("launcher.cli.provision", "Install the OneFlow runtime on nodes that lack it."),
     "init": ("launcher.cli.init", "Write a commented cluster.yaml for hosts that you name."),
     "schema": ("launcher.cli.schema", "Print the JSON Schema of cluster.yaml."),

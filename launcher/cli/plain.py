@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TextIO
@@ -16,6 +15,7 @@ from launcher.cli.lines import (
     max_line_bytes,
     prefixed,
 )
+from launcher.cli.printing import let_go_of, write_bytes
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
@@ -74,8 +74,7 @@ class PlainView:
             out.flush()
         except BrokenPipeError:
             self.is_gone = True
-            # Nothing can be said there any more, not even by the interpreter at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+            let_go_of(out)
 
     def on_event_line(self, line: str) -> None:
         """Prints a line of events.jsonl to stdout, for `--json`."""
@@ -118,16 +117,3 @@ class PlainView:
     def _own(self, text: str) -> None:
         sys.stderr.write(f"{OWN} | {harmless(text)}\n")
         sys.stderr.flush()
-
-
-def write_bytes(out: TextIO, data: bytes) -> None:
-    """Writes text that is UTF-8 already, as the place it goes to would have it.
-
-    Raises:
-        BrokenPipeError: nobody reads there any more.
-    """
-    if out.encoding.lower().replace("-", "") == "utf8":
-        out.flush()
-        out.buffer.write(data)
-    else:
-        out.write(data.decode())

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 RECORD = struct.Struct("<dQ")
 # Moments closer than this are one: what a node sees within it, it sends at once.
 STEP_S = 0.05
+_RECORDS_AT_ONCE = 1024
 
 
 class TimesWriter:
@@ -85,6 +86,13 @@ class Times:
     def last_before(self, offset: int) -> int:
         """Returns the number of the record that the byte at an offset belongs to, -1 for none."""
         return self._first(len(self), lambda record: record[1] > offset) - 1
+
+    def after(self, number: int) -> Iterator[tuple[float, int]]:
+        """Yields the records behind one, many read at once."""
+        at = (number + 1) * RECORD.size
+        while self._fd >= 0 and (data := os.pread(self._fd, _RECORDS_AT_ONCE * RECORD.size, at)):
+            at += len(data)
+            yield from RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size])
 
     def _first(self, count: int, is_it: Callable[[tuple[float, int]], bool]) -> int:
         """Returns the number of the first record that is it, `count` where none is."""

@@ -65,13 +65,18 @@ class RunPaths:
         """A checkpoint on its way, not to be read."""
         return self.checkpoints / f".arriving-step-{step:08d}"
 
+    @property
+    def logs(self) -> PurePath:
+        """The directory of all workers' output."""
+        return self.top / "logs"
+
     def log(self, node: str, rank: int, stream: str) -> PurePath:
         """The bytes that a worker wrote to one of its streams."""
-        return self.top / "logs" / node / f"rank-{rank}.{stream}.log"
+        return self.logs / node / f"rank-{rank}.{stream}.log"
 
     def log_times(self, node: str, rank: int, stream: str) -> PurePath:
         """The index of times to offsets of a log; made anew by nobody, missed by few."""
-        return self.top / "logs" / node / f".rank-{rank}.{stream}.times"
+        return self.logs / node / f".rank-{rank}.{stream}.times"
 
 
 def run_id(job: str, date: str, suffix: str) -> str:
