@@ -24,7 +24,11 @@ class Labels:
 
     def of(self, rank: int) -> str:
         """Returns what stands in front of a rank's lines."""
-        return f"{f'{self._nodes[rank]}:{rank}':<{self._width}} | "
+        return self.at(self._nodes[rank], rank)
+
+    def at(self, node: str, rank: int) -> str:
+        """Returns what stands in front of what a rank wrote on a node that it may have left."""
+        return f"{f'{node}:{rank}':<{self._width}} | "
 
     def of_all(self, ranks: Sequence[int]) -> str:
         """Returns what stands in front of a line that all these ranks wrote."""

@@ -86,11 +86,18 @@ class PlainPrinter:
 
     def __init__(self, labels: Labels, *, colour: bool) -> None:
         """Takes the labels; `colour` is for a terminal."""
-        self._prefix_of = _prefixes(labels, colour)
+        self._labels = labels
+        self._colour = colour
+        self._prefixes: dict[LogName, bytes] = {}
 
     def take(self, name: LogName, time: float, block: bytes) -> None:
         """Prints them at once."""
-        _write(prefixed(harmless_block(block), self._prefix_of((name.rank,))))
+        if name not in self._prefixes:
+            label = self._labels.at(name.node, name.rank)
+            if self._colour:
+                label = styled_label(label, self._labels.colour((name.rank,)))
+            self._prefixes[name] = label.encode()
+        _write(prefixed(harmless_block(block), self._prefixes[name]))
 
     def tick(self, now: float) -> None:
         """Does nothing: nothing waits."""

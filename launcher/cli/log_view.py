@@ -27,7 +27,8 @@ from launcher.collect.log_reader import (
     matcher,
 )
 from launcher.core.moments import moment
-from launcher.core.nodeset import SetError, evaluate, expand
+from launcher.core.nodeset import SetError, evaluate, expand, fold
+from launcher.errors import UsageError
 from launcher.store.runs import KnownRun, find_run
 
 # How often a log that is followed is looked at, and a directory for further ones, seconds.
@@ -120,13 +121,27 @@ class LogView:
         self._readers: dict[LogName, LogReader] = {}
         self._lines: dict[LogName, LineAssembler] = {}
         self._gaps = known_gaps(known.paths)
-        self._open_new()
         self.nodes = self._all_nodes()
+        self._require_known()
+        self._open_new()
+
+    def _require_known(self) -> None:
+        """Says so where a rank or node is asked for that the run does not have."""
+        ranks = (self._wish.ranks or frozenset()) - self.nodes.keys()
+        if ranks:
+            there = f"there are 0 to {max(self.nodes)}" if self.nodes else "there are none yet"
+            raise UsageError(f"rank {min(ranks)} is not in {self._known.run_id}: {there}")
+        nodes = (self._wish.nodes or frozenset()) - set(self.nodes.values())
+        if nodes:
+            there = fold(dict.fromkeys(self.nodes.values())) or "none yet"
+            raise UsageError(
+                f"no rank of {self._known.run_id} is on {min(nodes)}: there are {there}"
+            )
 
     def _all_nodes(self) -> dict[int, str]:
         """Returns the node of each rank: as planned, and where its logs lie."""
         planned = {rank["rank"]: rank["node"] for rank in self._known.plan()["ranks"]}
-        return {**planned, **{name.rank: name.node for name in self._readers}}
+        return {**planned, **{name.rank: name.node for name in find_logs(self._known.paths)}}
 
     def _open_new(self) -> list[LogReader]:
         found = []
@@ -259,6 +274,11 @@ class LogView:
             if known.has_ended and not came:
                 return printer
             time.sleep(FOLLOW_S)
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        for reader in self._readers.values():
+            reader.close()
 
 
 def _any_line(line: bytes) -> bool:

@@ -49,6 +49,8 @@ def command(run: str, runs_dir: str | None, **wanted: Any) -> None:
     except BrokenPipeError:
         let_go_of(sys.stdout)
         raise click.exceptions.Exit(EXIT_PIPE) from None
+    finally:
+        view.close()
 
 
 def _groups() -> Mapping[str, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,23 +9,21 @@ from collections.abc import Callable, Mapping
 from launcher.core.model import NodeSpec, TransportKind
 from launcher.core.state import AnyEvent, LinkLost, NodeConnected, NodeFailed
 from launcher.errors import FlowlaunchError, NodeError
+from launcher.run.inbox import Inbox
 from launcher.run.link import NodeLink, open_link
 from launcher.store.job_folder import JobFolder
 from launcher.transport.base import Transport
 from launcher.wire import codec, events, order
 
-# As far as a node's events may run ahead of the session; with pieces of 256 KiB, 64 MiB.
-QUEUE_EVENTS = 256
 CONNECT_TIMEOUT_S = 20.0
 _PIECE_BYTES = 1 << 20
 
 Transports = Mapping[TransportKind, Transport]
-Inbox = queue.Queue[tuple[str, AnyEvent]]
 
 
 def new_inbox() -> Inbox:
     """Returns the one queue that every node's events go to."""
-    return queue.Queue(QUEUE_EVENTS)
+    return Inbox()
 
 
 class NodeDriver:
