@@ -21,12 +21,17 @@ def main(root: str, arguments: str) -> None:
 
     Args:
         root: flowlaunch's directory on this node.
-        arguments: JSON with ``mode`` ("start" or "attach"), ``run_id`` and ``node``.
+        arguments: JSON with ``mode``, ``run_id`` and ``node``. The mode is "start" or "attach", or
+            "visit" for a side conversation with the run's agent, which this process answers
+            itself where no agent lives; "look" leaves the agent out.
     """
     wanted: Dict[str, Any] = json.loads(arguments)
     run_dir = os.path.join(root, "runs", wanted["run_id"], wanted["node"])
     waiting_end, token = os.pipe()
-    if wanted["mode"] == "attach":
+    if wanted["mode"] in ("visit", "look"):
+        if not _visit(root, wanted, run_dir, token):
+            return
+    elif wanted["mode"] == "attach":
         _bring_to_agent(run_dir, token)
     elif _start(root, run_dir, token):
         return
@@ -79,6 +84,17 @@ def _remove_empty(directory: str) -> None:
         os.rmdir(directory)
     except OSError:
         pass  # another node's part of the run is there still: one home, several nodes
+
+
+def _visit(root: str, wanted: Dict[str, Any], run_dir: str, token: int) -> bool:
+    """Returns True where the agent has taken the visitor, False where they were served here."""
+    from launcher.agent import visits
+
+    if wanted["mode"] == "visit" and visits.knock(run_dir, [0, 1, token]):
+        return True
+    link = Link(os.dup(0), os.dup(1), token)
+    visits.receive_alone(link, root, wanted["run_id"], wanted["node"])
+    return False
 
 
 def _bring_to_agent(run_dir: str, token: int) -> None:

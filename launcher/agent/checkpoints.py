@@ -4,6 +4,9 @@ import json
 import os
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
+from launcher.agent.conversation import Conversation
+from launcher.agent.link import CHUNK_BYTES
+from launcher.wire import events
 from launcher.wire.codec import MAX_PAYLOAD_BYTES
 
 MANIFEST = "MANIFEST.json"
@@ -85,6 +88,19 @@ class CheckpointShelf:
                 del self._serving[request]
             return serving, offset, data
         return None
+
+    def send(self, conversation: Conversation) -> None:
+        """Sends of what was asked for as much as the far side has room for."""
+        while conversation.has_room:
+            piece = self.next_piece(CHUNK_BYTES)
+            if piece is None:
+                return
+            serving, offset, data = piece
+            if data:
+                conversation.emit(events.FileChunk(serving.request, offset, data))
+            else:
+                conversation.emit(events.FileEnded(serving.request, offset, ""))
+            conversation.flush()
 
     def forget_all(self) -> None:
         """Sends nothing more: whoever asked is gone."""

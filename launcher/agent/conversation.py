@@ -25,7 +25,7 @@ class Conversation:
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        listener: socket.socket,
+        listener: Optional[socket.socket],
         obey: Callable[[events.Message], None],
     ) -> None:
         self._selector = selector
@@ -36,8 +36,9 @@ class Conversation:
         self.heard_at = time.monotonic()
         self.follows = True
         self._is_first = True
-        listener.setblocking(False)
-        selector.register(listener, selectors.EVENT_READ, self._on_visitor)
+        if listener is not None:
+            listener.setblocking(False)
+            selector.register(listener, selectors.EVENT_READ, self._on_visitor)
 
     @property
     def is_open(self) -> bool:
@@ -129,13 +130,20 @@ class Conversation:
 
     def _on_visitor(self, mask: int) -> None:
         """A later launcher connects and brings its three descriptors."""
-        visitor, _ = self._listener.accept()
-        with visitor:
-            visitor.settimeout(2.0)
-            try:
-                _, ancillary, _, _ = visitor.recvmsg(16, socket.CMSG_SPACE(12))
-            except OSError:
-                return
-        fds = [fd for _, _, data in ancillary for fd in memoryview(data).cast("i")]
-        if len(fds) == 3:
-            self.take(Link(*fds))
+        assert self._listener is not None
+        link = accept_link(self._listener)
+        if link is not None:
+            self.take(link)
+
+
+def accept_link(listener: socket.socket) -> Optional[Link]:
+    """Takes in one who knocks; returns the link that they bring, None where they bring none."""
+    visitor, _ = listener.accept()
+    with visitor:
+        visitor.settimeout(2.0)
+        try:
+            _, ancillary, _, _ = visitor.recvmsg(16, socket.CMSG_SPACE(12))
+        except OSError:
+            return None
+    fds = [fd for _, _, data in ancillary for fd in memoryview(data).cast("i")]
+    return Link(*fds) if len(fds) == 3 else None

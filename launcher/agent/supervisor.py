@@ -17,9 +17,10 @@ from launcher.agent import checkpoints, leftovers, ports, prepare, runtime_store
 from launcher.agent.conversation import Conversation
 from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError, FileStore
-from launcher.agent.link import CHUNK_BYTES, Link
+from launcher.agent.link import Link
 from launcher.agent.output import Output
 from launcher.agent.resumption import Resumption
+from launcher.agent.visits import Host, Visits
 from launcher.wire import codec, events, order
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _OF_AN_ATTEMPT = (
 )  # fmt: skip
 
 
-class Supervisor:
+class Supervisor(Host):
     """One run on one node, from the first command until the launcher wants no more of it."""
 
     def __init__(self, root: str, run_dir: str, listener: socket.socket) -> None:
@@ -53,6 +54,7 @@ class Supervisor:
         self._files = FileStore(os.path.join(root, "files"))
         self._selector = selectors.DefaultSelector()
         self._launcher = Conversation(self._selector, listener, self._obey)
+        self._visits = Visits(self._selector, self, run_dir)
         self._shelf = checkpoints.CheckpointShelf(self._path("checkpoints"))
         self._resumption = Resumption(root, run_dir, self._launcher.emit)
         self._prepared: Optional[events.NodePrepared] = None
@@ -93,6 +95,7 @@ class Supervisor:
             self._build.cancel()
         removable = self._say_goodbye() if self._end_wanted else []
         self._launcher.close()
+        self._visits.close()
         return removable
 
     def _say_goodbye(self) -> List[str]:
@@ -134,7 +137,7 @@ class Supervisor:
         return self._workers is not None and not self._workers.is_settled
 
     def _is_over(self) -> bool:
-        if self._is_working:
+        if self._is_working or self._visits.is_busy:
             return False
         return self._end_wanted or self._is_lease_over()
 
@@ -342,6 +345,32 @@ class Supervisor:
         if self._is_working:
             self._begin_stop(LEFTOVER_GRACE_S)
 
+    # What visitors want
+
+    def stop_for_visitor(self, grace_s: float) -> None:
+        """Stops the workers, and tells every launcher of the run that somebody else had it done."""
+        self._tell(events.StopOrdered(time.time()))
+        self._on_stop(events.StopWorkers(grace_s))
+
+    def leave_for_visitor(self) -> None:
+        """Leaves once nothing works here; the run's files stay."""
+        self._end_wanted = self._keep_wanted = True
+
+    def standing(self) -> Dict[str, Any]:
+        """Returns how the run stands here."""
+        return {
+            "linked": self._launcher.is_open,
+            "silent_s": time.monotonic() - self._launcher.heard_at,
+            "lease_s": self._lease_s,
+            "detached": self._order is not None and self._order.detached,
+            "working": self._is_working,
+        }
+
+    @property
+    def is_working(self) -> bool:
+        """Whether something of the run may still live here."""
+        return self._is_working
+
     # What happens by itself
 
     def _tick(self) -> None:
@@ -352,7 +381,8 @@ class Supervisor:
         if self._output is not None:
             self._tick_output(self._output)
             self._disk.look(self._launcher.emit)
-        self._send_files()
+        self._shelf.send(self._launcher)
+        self._visits.tick()
         self._launcher.flush()
         if self._is_working and self._kill_at is None and self._is_lease_over():
             self._begin_stop(LEFTOVER_GRACE_S)
@@ -419,18 +449,6 @@ class Supervisor:
         except OSError as error:
             manifest = events.pack_json({"error": str(error)})
         self._tell(events.CheckpointPublished(rank, step, name, manifest))
-
-    def _send_files(self) -> None:
-        while self._launcher.has_room:
-            piece = self._shelf.next_piece(CHUNK_BYTES)
-            if piece is None:
-                return
-            serving, offset, data = piece
-            if data:
-                self._launcher.emit(events.FileChunk(serving.request, offset, data))
-            else:
-                self._launcher.emit(events.FileEnded(serving.request, offset, ""))
-            self._launcher.flush()
 
     def _is_lease_over(self) -> bool:
         """Whether the launcher is gone for too long, in a run that needs one."""

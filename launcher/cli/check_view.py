@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from launcher.cli import summary
+from launcher.cli import render, summary
 from launcher.core.blocked_ways import matrix
 from launcher.core.facts import NodeFacts, NodeSurvey, Survey
 from launcher.core.findings import Finding, Severity, unusable
@@ -20,7 +20,6 @@ from launcher.core.nodeset import fold
 
 # A wider matrix is of no use on a terminal; the findings say the same.
 MOST_GROUPS = 16
-_FILE_WIDTH = 1000
 _WORDS = {"timeout": "no answer", "stranger": "other"}
 
 
@@ -51,7 +50,7 @@ def show(
     cluster: ClusterSpec, survey: Survey, findings: Sequence[Finding], elapsed_s: float
 ) -> None:
     """Prints the table, the findings, the matrix where a way is blocked, and the verdict."""
-    console = _console()
+    console = render.console()
     console.print(_table(survey, findings))
     for finding in findings:
         console.print()
@@ -65,14 +64,9 @@ def show(
 
 def show_findings(findings: Sequence[Finding]) -> None:
     """Prints findings alone."""
-    console = _console()
+    console = render.console()
     for finding in findings:
         _print_finding(console, finding)
-
-
-def _console() -> Console:
-    # A file or a pipe has no edge to wrap at.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def _table(survey: Survey, findings: Sequence[Finding]) -> Table:

@@ -15,6 +15,10 @@ from launcher.errors import EXIT_INTERRUPTED, EXIT_USAGE, FlowlaunchError
 COMMANDS = {
     "run": ("launcher.cli.run", "Launch a job on the cluster and follow it to its end."),
     "plan": ("launcher.cli.plan", "Print what run would do, and do nothing."),
+    "ps": ("launcher.cli.ps", "List the runs, newest first."),
+    "status": ("launcher.cli.status", "Show one run: every worker, restarts, the first error."),
+    "stop": ("launcher.cli.stop", "End a run on every node, from anywhere."),
+    "reap": ("launcher.cli.reap", "Find and end what runs left on the nodes."),
     "check": ("launcher.cli.check", "Try every node the way a run will use it."),
     "logs": ("launcher.cli.logs", "Read or follow what the workers said."),
     "provision": ("launcher.cli.provision", "Install the OneFlow runtime on nodes that lack it."),

@@ -32,7 +32,7 @@ runs_dir_option = click.option(
 )
 
 
-def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Returns what a shell may complete RUN to."""
     from launcher.store.run_record import runs_directory
     from launcher.store.runs import LAST, list_runs
@@ -42,7 +42,7 @@ def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [word for word in dict.fromkeys(words) if word.startswith(incomplete)]
 
 
-run_argument = click.argument("run", shell_complete=_complete_run)
+run_argument = click.argument("run", shell_complete=complete_run)
 
 _JOB_OPTIONS = (
     click.argument("job", required=False),

@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 from launcher.errors import FlowlaunchError, ManifestError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from launcher.core.model import LaunchPlan
     from launcher.run.session import Ending
     from launcher.store.job_folder import JobFolder
+
+_FILE_WIDTH = 1000
+
+
+def console() -> Console:
+    """Returns what tables are printed on: stdout; a file or a pipe has no edge to wrap at."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def error(problem: FlowlaunchError) -> None:

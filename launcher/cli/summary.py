@@ -14,6 +14,8 @@ from launcher.wire.events import RunEnded
 
 # Of a failed worker's stderr, so many lines at the end.
 TAIL_LINES = 20
+# Where somebody wanted the end, no worker's end is a failure.
+_ORDERED = (StopReason.INTERRUPTED, StopReason.STOPPED)
 
 
 def size(count: float) -> str:
@@ -32,10 +34,11 @@ def size(count: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns a number with its noun.
 
-    >>> counted(1, "node"), counted(3, "worker")
-    ('1 node', '3 workers')
+    >>> counted(1, "node"), counted(3, "worker"), counted(0, "process")
+    ('1 node', '3 workers', '0 processes')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
 
 
 def value(number: Any) -> str:
@@ -102,6 +105,8 @@ def reason(ending: Ending) -> str:
     state = ending.state
     if state.stop_reason is StopReason.INTERRUPTED:
         return "interrupted; the workers were stopped first"
+    if state.stop_reason is StopReason.STOPPED:
+        return "stopped by `flowlaunch stop`"
     if state.stop_reason is StopReason.TIMEOUT:
         return "the time of --timeout was over; the workers were stopped"
     cause = state.root_cause
@@ -126,7 +131,7 @@ def failure(ending: Ending) -> list[str]:
             lines.append(f"{name}: {harmless(node.problem)}")
             lines += [f"  hint: {harmless(node.hint)}"] if node.hint else []
     cause = state.root_cause
-    if cause is not None and state.stop_reason is not StopReason.INTERRUPTED:
+    if cause is not None and state.stop_reason not in _ORDERED:
         lines.append(f"rank {cause.rank} on {state.workers[cause.rank].node} failed first:")
         lines += [f"  | {line}" for line in _tail(ending.stderr_tail)]
     lines += [f"missing: {harmless(line)}" for line in state.missing]

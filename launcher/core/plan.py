@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from launcher.core.model import (
     ON_NODE,
@@ -15,6 +16,8 @@ from launcher.core.model import (
     NodeSpec,
     RankSpec,
     Resume,
+    SshSpec,
+    TransportKind,
 )
 from launcher.errors import UsageError
 
@@ -172,3 +175,31 @@ def _node_to_json(node: NodeSpec) -> dict[str, object]:
         login = dataclasses.asdict(node.ssh)
         fields["ssh"] = {key: value for key, value in login.items() if value not in (None, False)}
     return fields
+
+
+def nodes_from_json(plan: Mapping[str, Any]) -> tuple[NodeSpec, ...]:
+    """Returns the nodes of a plan that `plan_to_json` gave.
+
+    Raises:
+        ValueError: it is no such plan.
+
+    >>> node = {"name": "n1", "addr": "10.0.0.1", "transport": "local"}
+    >>> nodes_from_json({"nodes": [node]})[0].python
+    'auto'
+    """
+    try:
+        return tuple(_node_from_json(fields) for fields in plan["nodes"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it names no nodes: {error!r}") from None
+
+
+def _node_from_json(fields: Mapping[str, Any]) -> NodeSpec:
+    login = fields.get("ssh")
+    return NodeSpec(
+        name=str(fields["name"]),
+        addr=str(fields["addr"]),
+        transport=TransportKind(fields["transport"]),
+        python=str(fields.get("python", "auto")),
+        workdir=fields.get("workdir"),
+        ssh=None if login is None else SshSpec(**login),
+    )

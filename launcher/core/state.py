@@ -62,6 +62,7 @@ class StopReason(enum.Enum):
     NODE_FAILED = "node failed"
     INTERRUPTED = "interrupted"
     TIMEOUT = "timeout"
+    STOPPED = "stopped"
 
 
 # What happens on this side, besides the events of the wire.
@@ -304,7 +305,7 @@ def new_run(workers: Mapping[int, str], *, grace_s: float = 5.0) -> RunState:
 
 def exit_code(state: RunState) -> int:
     """Returns what the command ends with."""
-    if state.stop_reason is StopReason.INTERRUPTED:
+    if state.stop_reason in (StopReason.INTERRUPTED, StopReason.STOPPED):
         return EXIT_INTERRUPTED
     if state.stop_reason is StopReason.TIMEOUT:
         return EXIT_TIMEOUT

@@ -315,6 +315,12 @@ def _on_timed_out(state: RunState, node: str, event: TimedOut, now: float) -> Re
     return state, []
 
 
+def _on_stop_ordered(state: RunState, node: str, event: wire.StopOrdered, now: float) -> Result:
+    if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
+        return _stop(state, StopReason.STOPPED, now)
+    return state, []
+
+
 def _on_output_complete(state: RunState, node: str, event: OutputComplete, now: float) -> Result:
     worker = state.workers.get(event.rank)
     if worker is None:
@@ -357,6 +363,7 @@ _HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = Mappin
         wire.RendezvousListening: _on_listening,
         wire.WorkerExited: _on_exited,
         wire.WorkersStopped: _on_stopped,
+        wire.StopOrdered: _on_stop_ordered,
     }
 )
 _ADVANCES: Mapping[RunPhase, Callable[[RunState, float], Result]] = MappingProxyType(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from launcher.core.facts import NodeFacts, NodeSurvey
 from launcher.core.findings import Finding, find_differences
 from launcher.core.model import NodeSpec
-from launcher.errors import FlowlaunchError, NodeLost, NodeNotReady
-from launcher.run.bringup import CONNECT_TIMEOUT_S, Transports
+from launcher.errors import FlowlaunchError, NodeNotReady
+from launcher.run.bringup import Transports
 from launcher.run.check_facts import read_facts
-from launcher.run.link import NodeLink, open_link
+from launcher.run.talk import Talk, on_all
 from launcher.run.wheels import WheelStore
 from launcher.wire import events
 
@@ -26,7 +24,6 @@ STAGE_SEND = "send"
 _PIECE_BYTES = 1 << 20
 
 Progress = Callable[[str, events.RuntimeProgress], None]
-_Event = TypeVar("_Event")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def provision(
     store = WheelStore(tell)
 
     def work(node: NodeSpec) -> Provisioned:
-        with _Talk(node, transports, progress) as talk:
+        with _Work(node, transports, progress) as talk:
             return _provision_node(talk, way, store)
 
     return _on_all(nodes, work)
@@ -91,7 +88,7 @@ def remove(nodes: Sequence[NodeSpec], transports: Transports) -> list[Provisione
     """Removes the runtimes that flowlaunch built; `built` says of a node that there was one."""
 
     def work(node: NodeSpec) -> Provisioned:
-        with _Talk(node, transports, lambda name, event: None) as talk:
+        with _Work(node, transports, lambda name, event: None) as talk:
             talk.send(events.RemoveRuntime())
             return Provisioned(node.name, built=talk.wait_for(events.RuntimeRemoved).was_there)
 
@@ -109,69 +106,34 @@ def differences(nodes: Sequence[NodeSpec], results: Sequence[Provisioned]) -> li
 def _on_all(
     nodes: Sequence[NodeSpec], work: Callable[[NodeSpec], Provisioned]
 ) -> list[Provisioned]:
-    done: dict[str, Provisioned] = {}
-
-    def run(node: NodeSpec) -> None:
-        try:
-            done[node.name] = work(node)
-        except FlowlaunchError as error:
-            done[node.name] = Provisioned(node.name, error=error)
-
-    threads = [threading.Thread(target=run, args=(node,), daemon=True) for node in nodes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [done[node.name] for node in nodes]
+    outcomes = on_all(nodes, work)
+    return [
+        Provisioned(node.name, error=outcome) if isinstance(outcome, FlowlaunchError) else outcome
+        for node, outcome in zip(nodes, outcomes, strict=True)
+    ]
 
 
-class _Talk:
-    """One conversation with a node's agent, question by question."""
+class _Work(Talk):
+    """A conversation about a node's runtime."""
 
     def __init__(self, node: NodeSpec, transports: Transports, progress: Progress) -> None:
-        self.node = node
-        self._transport = transports[node.transport]
+        run_id = f"provision-{secrets.token_hex(4)}"
+        super().__init__(node, transports, run_id, mode="start", lease_s=LEASE_S)
         self._progress = progress
 
-    def __enter__(self) -> _Talk:
-        run_id = f"provision-{secrets.token_hex(4)}"
-        self._link: NodeLink = open_link(
-            self._transport, self.node, run_id, mode="start", timeout_s=CONNECT_TIMEOUT_S
-        )
-        self._events: Iterator[events.Message] = self._link.events()
-        self.send(events.Hello(events.VERSION, LEASE_S))
-        return self
+    def end(self) -> None:
+        """Has the agent clear up and leave."""
+        self.send(events.EndRun(keep=False))
+        self.wait_for(events.RunEnded)
 
-    def __exit__(self, *problem: object) -> None:
-        try:
-            if problem[0] is None or issubclass(problem[0], NodeNotReady):  # type: ignore[arg-type]
-                self.send(events.EndRun(keep=False))
-                self.wait_for(events.RunEnded)
-        finally:
-            self._link.close()
-
-    def send(self, command: events.Command) -> None:
-        self._link.send(command)
+    def on_other(self, event: events.Message) -> None:
+        """Reports the progress that comes before an answer."""
+        if isinstance(event, events.RuntimeProgress):
+            self._progress(self.node.name, event)
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Reports how far this node is."""
         self._progress(self.node.name, events.RuntimeProgress(stage, done, total))
-
-    def wait_for(self, kind: type[_Event]) -> _Event:
-        """Returns the next event of a kind, and reports the progress that comes before it.
-
-        Raises:
-            NodeNotReady: the node says that it cannot do what it was asked.
-            NodeLost: the conversation ended.
-        """
-        for event in self._events:
-            if isinstance(event, kind):
-                return event
-            if isinstance(event, events.RuntimeProgress):
-                self._progress(self.node.name, event)
-            elif isinstance(event, events.NodeUnusable):
-                raise NodeNotReady(event.message, node=self.node.name, hint=event.hint)
-        raise NodeLost("the agent left before it was done", node=self.node.name)
 
     def ask_facts(self, python: str, *, interpreter: bool = False) -> NodeFacts:
         """Asks what the node is and has."""
@@ -181,7 +143,7 @@ class _Talk:
         return read_facts(events.unpack_json(answer.data))
 
 
-def _provision_node(talk: _Talk, way: Way, store: WheelStore) -> Provisioned:
+def _provision_node(talk: _Work, way: Way, store: WheelStore) -> Provisioned:
     own = talk.node.python if talk.node.python != "auto" else way.interpreter
     if own:
         facts = talk.ask_facts(own)
@@ -210,7 +172,7 @@ def _useless(node: NodeSpec, why: str) -> NodeNotReady:
     )
 
 
-def _minor(talk: _Talk, way: Way, facts: NodeFacts) -> str:
+def _minor(talk: _Work, way: Way, facts: NodeFacts) -> str:
     """Returns the minor version of the Python that the runtime will be built on, such as "3.10".
 
     Raises:
@@ -232,7 +194,7 @@ def _minor(talk: _Talk, way: Way, facts: NodeFacts) -> str:
     return facts.interpreter
 
 
-def _send_wheels(talk: _Talk, store: WheelStore, minor: str) -> None:
+def _send_wheels(talk: _Work, store: WheelStore, minor: str) -> None:
     """Sends the wheels that a node lacks, each from where its own part of it ends."""
     wheels = {path.name: path for path in store.fetch(minor)}
     sizes = {name: path.stat().st_size for name, path in wheels.items()}

@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from launcher.core.model import NodeSpec
 from launcher.core.paths import RunPaths
+from launcher.core.plan import nodes_from_json
 from launcher.errors import StoreError, UsageError
 from launcher.store.run_record import store_error
 
@@ -74,6 +76,17 @@ class KnownRun:
             StoreError: it is missing or damaged.
         """
         return _read_object(Path(self.paths.plan))
+
+    def nodes(self) -> tuple[NodeSpec, ...]:
+        """Returns the nodes of the plan.
+
+        Raises:
+            StoreError: the plan is missing or damaged.
+        """
+        try:
+            return nodes_from_json(self.plan())
+        except ValueError as error:
+            raise StoreError(str(error), where=str(self.paths.plan)) from None
 
 
 def list_runs(runs: Path) -> list[KnownRun]:

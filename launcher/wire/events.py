@@ -175,6 +175,31 @@ class PutCheckpointFile(NamedTuple):
     data: bytes = b""
 
 
+class AskStanding(NamedTuple):
+    """A visitor asks how the run stands on the node."""
+
+
+class StopRun(NamedTuple):
+    """A visitor has the workers stopped; with `leave`, the agent leaves then, its files stay."""
+
+    grace_s: float
+    leave: bool
+
+
+class FindRuns(NamedTuple):
+    """A visitor asks what there is of every run of this user on the node."""
+
+
+class EndRuns(NamedTuple):
+    """A visitor has processes of runs ended, and their directories removed.
+
+    `data`: JSON ``{"end": [run, ...], "remove": [run, ...]}``.
+    """
+
+    grace_s: float
+    data: bytes
+
+
 class AgentReady(NamedTuple):
     """The agent stands and has taken the connection."""
 
@@ -377,6 +402,36 @@ class CheckpointPlaced(NamedTuple):
     sent_bytes: int
 
 
+class StopOrdered(NamedTuple):
+    """Somebody else than the run's launcher has the workers stopped; told to the launcher."""
+
+    clock: float
+
+
+class StandingReported(NamedTuple):
+    """How the run stands on the node. `data`: JSON, ``{}`` where no agent of it lives."""
+
+    data: bytes
+
+
+class RunStopped(NamedTuple):
+    """The visitor's order was carried out. `data`: JSON list of the processes that are left."""
+
+    data: bytes
+
+
+class RunsFound(NamedTuple):
+    """What there is of runs. `data`: JSON by the run's id, see `launcher.agent.leavings`."""
+
+    data: bytes
+
+
+class RunsEnded(NamedTuple):
+    """What was ended and removed. `data`: JSON, see `launcher.agent.leavings.end_runs`."""
+
+    data: bytes
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -399,6 +454,10 @@ Command = Union[
     ReleaseOutput,
     OfferCheckpoint,
     PutCheckpointFile,
+    AskStanding,
+    StopRun,
+    FindRuns,
+    EndRuns,
 ]
 Event = Union[
     AgentReady,
@@ -426,6 +485,11 @@ Event = Union[
     NodeTroubled,
     CheckpointWanted,
     CheckpointPlaced,
+    StopOrdered,
+    StandingReported,
+    RunStopped,
+    RunsFound,
+    RunsEnded,
 ]
 Message = Union[Command, Event]
 
@@ -435,6 +499,7 @@ _COMMANDS = (
     ReportFacts, BindPorts, DialPeers, OfferWheels, PutWheel, InstallRuntime, RemoveRuntime,
     ReleaseOutput,
     OfferCheckpoint, PutCheckpointFile,
+    AskStanding, StopRun, FindRuns, EndRuns,
 )  # fmt: skip
 _EVENTS = (
     AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
@@ -443,6 +508,7 @@ _EVENTS = (
     FactsReported, PortsBound, PeersDialled, WheelsWanted, RuntimeRemoved,
     NodeTroubled,
     CheckpointWanted, CheckpointPlaced,
+    StopOrdered, StandingReported, RunStopped, RunsFound, RunsEnded,
 )  # fmt: skip
 
 

@@ -1,0 +1,77 @@
+"""`flowlaunch stop`: the end of a run, from anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.cli import options
+
+if TYPE_CHECKING:
+    from launcher.run.stopping import NodeStopped
+    from launcher.store.runs import KnownRun
+
+
+@click.command("stop", epilog="Example: flowlaunch stop last --grace 10")
+@options.run_argument
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    metavar="S",
+    help="From TERM to KILL, seconds (5).",
+)
+@options.runs_dir_option
+@click.option("--json", "as_json", is_flag=True, help="What came of each node, as JSON.")
+def command(run: str, grace: float, runs_dir: str | None, as_json: bool) -> None:
+    """End the workers of RUN on every node, and say how many processes are left: 0.
+
+    TERM to every worker, KILL after the grace; then each node looks for the run's id in the
+    environment of every process. A launcher that follows the run, on whatever machine, brings the
+    logs home and ends with 130. The exit code is 0 where nothing is left, else 69.
+    """
+    from launcher.cli import render
+    from launcher.errors import EXIT_NODE
+    from launcher.run.stopping import stop_run
+
+    known = options.known_run(run, runs_dir)
+    nodes = known.nodes()
+    with options.TransportPool() as transports:
+        stopped = stop_run(nodes, known.run_id, transports(), grace, leave=not known.is_followed)
+    if as_json:
+        render.json_value([_to_json(each) for each in stopped])
+    else:
+        _show(known, stopped)
+    if any(each.left or each.error for each in stopped):
+        raise click.exceptions.Exit(EXIT_NODE)
+
+
+def _to_json(node: NodeStopped) -> dict[str, object]:
+    return {
+        "node": node.node,
+        "left": list(node.left),
+        "error": None if node.error is None else str(node.error),
+    }
+
+
+def _show(known: KnownRun, stopped: list[NodeStopped]) -> None:
+    from launcher.cli import render
+    from launcher.cli.summary import counted
+
+    for each in stopped:
+        if each.error is not None:
+            render.error(each.error)
+            render.notice(f"  {_later(known, each.node)}")
+        for process in each.left:
+            render.notice(f"{each.node}: process {process} does not end")
+    reached = [each for each in stopped if each.error is None]
+    left = sum(len(each.left) for each in reached)
+    words = f"{known.run_id}: {counted(left, 'process')} left on {counted(len(reached), 'node')}"
+    render.notice(words)
+
+
+def _later(known: KnownRun, node: str) -> str:
+    if known.is_detached:
+        return f"{node} was not reached: what runs there goes on; stop it once it can be"
+    return f"{node} was not reached: its agent ends its workers when its lease is over"

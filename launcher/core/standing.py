@@ -1,0 +1,53 @@
+"""How a run stands, in one word, from what is written of it and whether somebody follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DETACHED = "detached"
+# Its launcher was killed, or its machine went off: nobody follows it, and it should be followed.
+ABANDONED = "abandoned"
+
+
+def standing(record: Mapping[str, object], *, is_followed: bool) -> str:
+    """Returns the word.
+
+    Args:
+        record: what run.json says.
+        is_followed: a launcher holds the run.
+
+    >>> standing({"state": "ended", "exit_code": 0}, is_followed=False)
+    'done'
+    >>> standing({"state": "ended", "exit_code": 3}, is_followed=False)
+    'failed (3)'
+    >>> standing({"state": "running"}, is_followed=True)
+    'running'
+    >>> standing({"state": "running"}, is_followed=False)
+    'abandoned'
+    """
+    if not record:
+        return "unreadable"
+    if record.get("state") == "ended":
+        return _ended(record)
+    if is_followed:
+        return str(record.get("state") or "preparing")
+    return DETACHED if record.get("detached") else ABANDONED
+
+
+def _ended(record: Mapping[str, object]) -> str:
+    if record.get("stop_reason") in ("interrupted", "stopped"):
+        return "stopped"
+    code = record.get("exit_code")
+    return "done" if code == 0 else f"failed ({code})"
+
+
+def lasted_s(record: Mapping[str, object], now: float) -> float | None:
+    """Returns how long a run took, or has taken so far; None where nobody knows.
+
+    >>> lasted_s({"started": 100.0}, 160.0), lasted_s({"started": 1.0, "elapsed_s": 9.5}, 160.0)
+    (60.0, 9.5)
+    """
+    elapsed, started = record.get("elapsed_s"), record.get("started")
+    if isinstance(elapsed, int | float):
+        return float(elapsed)
+    return max(0.0, now - started) if isinstance(started, int | float) else None
