@@ -65,7 +65,7 @@ def test_a_visitor_asks_while_the_launcher_is_served(node: Node) -> None:
 def test_a_visitor_cannot_order_what_is_the_launchers_business(node: Node) -> None:
     main = node.started(LOOP)
     side = visit(node)
-    side.send(events.StartWorkers(1, 0))
+    side.send(events.OpenGate(0))
     side.expect(events.NodeUnusable, problem="protocol")
     side.read_until_over()
     main.wait_output(0, b"on")
@@ -113,7 +113,7 @@ def test_what_a_dead_or_stuck_agent_leaves_is_ended_by_the_runs_id(
     agent = main.hello().pid
     ordered = node.ordered({"job.py": STUBBORN}, env={"FLOWLAUNCH_NODE": "n1"})
     port = main.prepare(ordered).ctrl_port
-    main.send(events.StartWorkers(0, port))
+    main.send(events.StartWorkers(0, port, ""))
     worker = main.expect(events.WorkerStarted).pid
     main.wait_output(0, b"up")
     main.hang_up()
@@ -129,7 +129,8 @@ def test_what_a_dead_or_stuck_agent_leaves_is_ended_by_the_runs_id(
 
 def test_other_programs_are_not_of_a_run(node: Node) -> None:
     """Neither by their words, nor by what else stands in their environment."""
-    env = {**os.environ, "NOT_FLOWLAUNCH_RUN_ID": node.run_id, "X": f"FLOWLAUNCH_RUN_ID={node.run_id}"}  # fmt: skip
+    told = {"NOT_FLOWLAUNCH_RUN_ID": node.run_id, "X": f"FLOWLAUNCH_RUN_ID={node.run_id}"}
+    env = {**os.environ, **told}
     words = [sys.executable, "-c", "input()", node.run_id, '{"run_id": "x"}']
     with subprocess.Popen(words, stdin=subprocess.PIPE, env=env) as other:
         wait_until(lambda: processes_with(node.run_id), "the other program")

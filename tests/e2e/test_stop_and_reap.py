@@ -39,12 +39,13 @@ def here(lab: Lab) -> Iterator[Lab]:
 
 
 def started(lab: Lab, workers: int = 2) -> subprocess.Popen[str]:
-    """Starts a run and waits for the first line of each worker."""
+    """Starts a run and waits for the first line of each of its workers."""
+    before = set((lab.top / "runs").glob("*"))
     process = lab.start("run", "job.py")
-    lab.wait_event("run_phase_changed")
 
     def are_up() -> bool:
-        logs = lab.run_dir().rglob("rank-*.stdout.log")
+        fresh = set((lab.top / "runs").glob("*")) - before
+        logs = [path for top in fresh for path in top.rglob("rank-*.stdout.log")]
         return sum("up" in path.read_text() for path in logs) == workers
 
     wait_until(are_up, "every worker's first line", 60.0)

@@ -19,11 +19,15 @@ def found(*standings: core.AgentStanding, agent: bool = True, host: str = "n1") 
     return core.FoundRun(RUN, host, (WORKER, *([AGENT] if agent else [])), standings)
 
 
-def agent(linked: bool = False, silent_s: float = 300.0, detached: bool = False) -> core.AgentStanding:  # fmt: skip
+def agent(
+    linked: bool = False, silent_s: float = 300.0, detached: bool = False
+) -> core.AgentStanding:
     return core.AgentStanding(linked, silent_s, detached)
 
 
-def ends(*seen: core.FoundRun, known: core.KnownStanding | None = None, named: bool = False) -> bool:  # fmt: skip
+def ends(
+    *seen: core.FoundRun, known: core.KnownStanding | None = None, named: bool = False
+) -> bool:
     return core.judge(RUN, seen, known, is_named=named).ends
 
 
