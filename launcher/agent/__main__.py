@@ -13,7 +13,9 @@ from typing import Any, Dict
 
 from launcher.agent import processes
 from launcher.agent.link import Link
+from launcher.agent.memory import RunMemory
 from launcher.agent.supervisor import AGENT_SOCKET, Supervisor
+from launcher.wire import events
 
 
 def main(root: str, arguments: str) -> None:
@@ -21,33 +23,50 @@ def main(root: str, arguments: str) -> None:
 
     Args:
         root: flowlaunch's directory on this node.
-        arguments: JSON with ``mode``, ``run_id`` and ``node``. The mode is "start" or "attach", or
-            "visit" for a side conversation with the run's agent, which this process answers
-            itself where no agent lives; "look" leaves the agent out.
+        arguments: JSON with ``mode``, ``run_id`` and ``node``. The mode is "start" for the agent of
+            a run, made where there is none; "attach" for one that lives; "succeed" for one that
+            lives, or for a new one over what an earlier one left; "visit" for a side conversation
+            with the run's agent, which this process answers itself where no agent lives; "look"
+            leaves the agent out.
     """
     wanted: Dict[str, Any] = json.loads(arguments)
     run_dir = os.path.join(root, "runs", wanted["run_id"], wanted["node"])
     waiting_end, token = os.pipe()
-    if wanted["mode"] in ("visit", "look"):
+    mode = wanted["mode"]
+    if mode in ("visit", "look"):
         if not _visit(root, wanted, run_dir, token):
             return
-    elif wanted["mode"] == "attach":
-        _bring_to_agent(run_dir, token)
-    elif _start(root, run_dir, token):
+    elif not _follow(root, run_dir, mode, token):
         return
     os.close(token)
     os.read(waiting_end, 1)
 
 
-def _start(root: str, run_dir: str, token: int) -> bool:
+def _follow(root: str, run_dir: str, mode: str, token: int) -> bool:
+    """Brings a launcher to the run's agent; returns False where this process is not needed for it.
+
+    That is in the agent that it became, once the run is over, and where there is none.
+    """
+    if mode == "start":
+        for name in ("logs", "checkpoints"):
+            os.makedirs(os.path.join(run_dir, name), mode=0o700, exist_ok=True)
+    if _bring_to_agent(run_dir, token):
+        return True
+    if mode == "attach" or not os.path.isdir(run_dir):
+        _say_gone(run_dir)
+        return False
+    return not _become_agent(root, run_dir, token)
+
+
+def _become_agent(root: str, run_dir: str, token: int) -> bool:
     """Forks the supervisor; returns True in it once its run is over, False in the parent."""
-    for name in ("logs", "checkpoints"):
-        os.makedirs(os.path.join(run_dir, name), mode=0o700, exist_ok=True)
     os.chdir(run_dir)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Relative: a socket's path may be 107 bytes long at most.
-    listener.bind(AGENT_SOCKET)
+    # Relative: a socket's path may be 107 bytes long at most. One that is there is nobody's.
+    fresh = "%s.%d" % (AGENT_SOCKET, os.getpid())
+    listener.bind(fresh)
     listener.listen(2)
+    os.rename(fresh, AGENT_SOCKET)
     if os.fork():
         listener.close()
         return False
@@ -97,9 +116,21 @@ def _visit(root: str, wanted: Dict[str, Any], run_dir: str, token: int) -> bool:
     return False
 
 
-def _bring_to_agent(run_dir: str, token: int) -> None:
-    os.chdir(run_dir)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
-        agent.connect(AGENT_SOCKET)
-        fds = memoryview(b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, token)))
-        agent.sendmsg([b"link"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+def _bring_to_agent(run_dir: str, token: int) -> bool:
+    """Hands this conversation to the run's agent; returns False where none lives."""
+    try:
+        os.chdir(run_dir)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+            agent.connect(AGENT_SOCKET)
+            fds = memoryview(b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, token)))
+            agent.sendmsg([b"link"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
+
+
+def _say_gone(run_dir: str) -> None:
+    left = os.path.isdir(run_dir)
+    words = RunMemory(run_dir).farewell() or ("it was killed" if left else "nothing of it is left")
+    gone = events.NodeUnusable(events.GONE, words, "")
+    os.write(1, events.encode(gone))

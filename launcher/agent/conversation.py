@@ -46,6 +46,11 @@ class Conversation:
         return self._link is not None
 
     @property
+    def silent_s(self) -> float:
+        """For how long no launcher has said anything, seconds."""
+        return time.monotonic() - self.heard_at
+
+    @property
     def has_room(self) -> bool:
         """Whether a launcher listens and has taken most of what it was sent."""
         return self._link is not None and self._link.pending_bytes < HIGH_WATER_BYTES
@@ -119,14 +124,22 @@ class Conversation:
             for frame in self._decoder.feed(data):
                 self._obey(events.decode(frame))
         except codec.WireError as error:
-            # Whoever speaks like that is no launcher of this version; the workers go on.
-            self.emit(
-                events.NodeUnusable("protocol", "the agent was told nonsense: %s" % error, "")
-            )
-            # Not `close`: it would wait for one that does not read, and nobody for the workers.
-            if self._link is not None:
-                self._link.flush()
-            self.drop()
+            self._on_nonsense(error)
+
+    def obey(self, command: events.Message) -> None:
+        """Has a command obeyed that could not be when it came."""
+        try:
+            self._obey(command)
+        except codec.WireError as error:
+            self._on_nonsense(error)
+
+    def _on_nonsense(self, error: codec.WireError) -> None:
+        # Whoever speaks like that is no launcher of this version; the workers go on.
+        self.emit(events.NodeUnusable("protocol", "the agent was told nonsense: %s" % error, ""))
+        # Not `close`: it would wait for one that does not read, and nobody for the workers.
+        if self._link is not None:
+            self._link.flush()
+        self.drop()
 
     def _on_visitor(self, mask: int) -> None:
         """A later launcher connects and brings its three descriptors."""

@@ -1,11 +1,11 @@
 """Everything that the workers of a node write, on its way to the launcher."""
 
 import time
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from launcher.agent.conversation import Conversation
 from launcher.agent.link import CHUNK_BYTES
-from launcher.agent.streams import REPORT, STREAMS, LineReader, Stream
+from launcher.agent.streams import REPORT, STREAMS, LineReader, Stream, log_path
 from launcher.wire import events
 
 # Small writes are joined for as long as this.
@@ -16,25 +16,30 @@ Offsets = Dict[str, Dict[str, int]]
 class Output:
     """The streams of all workers. They outlast an attempt: the next one appends to them."""
 
-    def __init__(
-        self, log_path: Callable[[int, str], str], ranks: List[int], max_bytes: int
-    ) -> None:
+    def __init__(self, logs: str, ranks: List[int], max_bytes: int) -> None:
         """Opens the streams.
 
         Args:
-            log_path: names the file of a rank and a stream.
+            logs: the directory of the files.
             ranks: the workers.
             max_bytes: what may stay here of a stream once it is elsewhere; 0 is all of it.
         """
-        self._streams: Dict[Tuple[int, str], Stream] = {
-            (rank, name): Stream(log_path(rank, name), CHUNK_BYTES)
-            for rank in ranks
-            for name in STREAMS
-        }
-        self._reports = {rank: LineReader(log_path(rank, REPORT)) for rank in ranks}
+        self._logs = logs
+        self._streams: Dict[Tuple[int, str], Stream] = {}
+        self._reports: Dict[int, LineReader] = {}
         self._max_bytes = max_bytes
         self._unsent: Dict[Tuple[int, str], int] = {}
         self._sent_at: Dict[Tuple[int, str], float] = {}
+        self.add(ranks)
+
+    def add(self, ranks: List[int]) -> None:
+        """Opens the streams of ranks that were not here before."""
+        for rank in ranks:
+            if rank not in self._reports:
+                for name in STREAMS:
+                    path = log_path(self._logs, rank, name)
+                    self._streams[rank, name] = Stream(path, CHUNK_BYTES)
+                self._reports[rank] = LineReader(log_path(self._logs, rank, REPORT))
 
     def seek(self, offsets: Offsets) -> None:
         """Sends each stream from its offset on, one that is not named from its first byte on."""

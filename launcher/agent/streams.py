@@ -6,7 +6,8 @@ written survives the agent.
 
 import hashlib
 import os
-from typing import Tuple
+import re
+from typing import List, Tuple
 
 from launcher.agent import holes
 from launcher.agent.sightings import Sightings
@@ -14,6 +15,20 @@ from launcher.agent.sightings import Sightings
 STDOUT, STDERR, REPORT = STREAMS = ("stdout", "stderr", "report")
 # Holes are made of whole blocks, and not for a few of them.
 _BLOCK_BYTES = 4096
+
+
+_LOG_NAME = re.compile(r"rank-(\d+)\.stdout\.log")
+
+
+def log_path(directory: str, rank: int, stream: str) -> str:
+    """Returns the file that a worker's stream goes to."""
+    return os.path.join(directory, "rank-%d.%s.log" % (rank, stream))
+
+
+def ranks_in(directory: str) -> List[int]:
+    """Returns the ranks of which there are logs."""
+    found = [_LOG_NAME.fullmatch(name) for name in os.listdir(directory)]
+    return sorted(int(name.group(1)) for name in found if name)
 
 
 class Stream:

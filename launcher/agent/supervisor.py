@@ -6,26 +6,31 @@ are only read where the launcher has taken what was read before.
 
 import os
 import platform
-import queue
 import selectors
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
-from launcher.agent import checkpoints, leftovers, ports, prepare, runtime_store, workers
+from launcher.agent import (
+    checkpoints,
+    leftovers,
+    ports,
+    prepare,
+    run_processes,
+    streams,
+    workers,
+)
 from launcher.agent.conversation import Conversation
 from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import Link
+from launcher.agent.memory import OF_AN_ATTEMPT, RunMemory
 from launcher.agent.output import Output
 from launcher.agent.resumption import Resumption
+from launcher.agent.services import Services
 from launcher.agent.visits import Host, Visits
 from launcher.wire import codec, events, order
-
-if TYPE_CHECKING:
-    from launcher.agent.dialling import Doors
-    from launcher.agent.wheelhouse import Wheelhouse
 
 # Output is joined for as long as this before it is sent.
 TICK_S = 0.03
@@ -34,9 +39,7 @@ RENDEZVOUS_TICK_S = 0.01
 # What workers left behind, and workers whose launcher is gone, get to end by themselves.
 LEFTOVER_GRACE_S = 5.0
 AGENT_SOCKET = "agent.sock"
-_OF_AN_ATTEMPT = (
-    events.WorkerStarted, events.RendezvousListening, events.WorkerExited, events.WorkersStopped,
-)  # fmt: skip
+OF_A_PREPARATION = (events.NodePrepared,)
 
 
 class Supervisor(Host):
@@ -58,15 +61,14 @@ class Supervisor(Host):
         self._shelf = checkpoints.CheckpointShelf(self._path("checkpoints"))
         self._resumption = Resumption(root, run_dir, self._launcher.emit)
         self._prepared: Optional[events.NodePrepared] = None
-        self._from_threads: "queue.Queue[events.Event]" = queue.Queue()
+        self._services = Services(run_dir, self._launcher.emit)
         self._order: Optional[order.NodeOrder] = None
         self._wanted: "set[str]" = set()
-        self._build: Optional[prepare.RuntimeBuild] = None
-        self._doors: "Optional[Doors]" = None
-        self._wheelhouse: "Optional[Wheelhouse]" = None
         self._tree = ""
         self._python = ""
+        self._memory = RunMemory(run_dir)
         self._news: "List[events.Event]" = []
+        self._next_order: Optional[events.PrepareRun] = None
         self._workers: Optional[workers.WorkerSet] = None
         self._output: Optional[Output] = None
         self._disk = DiskWatch(run_dir)
@@ -86,17 +88,39 @@ class Supervisor(Host):
     def run(self, first: Link) -> List[str]:
         """Serves until the run is over; returns the paths that may go then."""
         self._watch_children()
+        self._take_over()
         self._launcher.take(first)
         while not self._is_over():
             for key, mask in self._selector.select(self._pause()):
                 key.data(mask)
             self._tick()
-        if self._build is not None:
-            self._build.cancel()
-        removable = self._say_goodbye() if self._end_wanted else []
+        self._services.stop_build()
+        removable = self._say_goodbye() if self._end_wanted else self._leave_unasked()
         self._launcher.close()
         self._visits.close()
         return removable
+
+    def _take_over(self) -> None:
+        """Goes on from what an earlier agent of this run left, where there was one."""
+        self._order, self._built_at = self._memory.order()
+        if self._order is None:
+            return
+        self._tree = self._order.tree
+        self._news = self._memory.news()
+        # Workers die with their agent, but not what they started.
+        left = run_processes.end([self._order.run_id], 0.0, False, self._order.node).left
+        logs = self._path("logs")
+        ranks = streams.ranks_in(logs)
+        if ranks:
+            self._output = Output(logs, ranks, self._order.max_log_bytes)
+        if not any(isinstance(event, events.WorkersStopped) for event in self._news):
+            self._tell(events.WorkersStopped(len(left), clock=time.time()))
+
+    def _leave_unasked(self) -> List[str]:
+        """Leaves everything for a later launcher."""
+        words = "no launcher was heard of for %.0f s, which is the lease" % self._lease_s
+        self._memory.say_farewell(words)
+        return []
 
     def _say_goodbye(self) -> List[str]:
         """Tells what stays here; returns the paths that may go."""
@@ -139,16 +163,17 @@ class Supervisor(Host):
     def _is_over(self) -> bool:
         if self._is_working or self._visits.is_busy:
             return False
-        return self._end_wanted or self._is_lease_over()
+        return self._end_wanted or self._launcher.silent_s >= self._lease_s
 
     # Commands
 
     def _obey(self, command: events.Message) -> None:
         obey: Optional[Callable[[Any, Any], None]] = _HANDLERS.get(type(command))
-        if obey is None:
-            raise codec.WireError("not for an agent: %s" % events.kind_of(command))
         try:
-            obey(self, command)
+            if obey is not None:
+                obey(self, command)
+            elif not self._services.obey(command):
+                raise codec.WireError("not for an agent: %s" % events.kind_of(command))
         except prepare.Unusable as problem:
             self._launcher.emit(problem.event)
         except FileDiffersError:
@@ -184,10 +209,21 @@ class Supervisor(Host):
     def _tell(self, event: events.Event) -> None:
         """Sends what every later launcher must hear of too."""
         self._news.append(event)
+        try:
+            self._memory.keep_news(event)
+        except OSError:
+            pass  # a full disk: whoever comes while this agent lives hears of it all the same
         self._launcher.emit(event)
 
     def _on_prepare(self, command: events.PrepareRun) -> None:
-        self._order = order.unpack(command.data)
+        ordered = order.unpack(command.data)
+        if self._is_working:
+            # A new attempt, by a launcher that had lost this node in the last one.
+            self._next_order = command
+            self._begin_stop(LEFTOVER_GRACE_S)
+            return
+        self._order = ordered
+        self._news = [event for event in self._news if not isinstance(event, OF_A_PREPARATION)]
         prepare.require_space(self._run_dir, self._order)
         missing = self._files.missing(self._order.files)
         self._wanted = set(missing)
@@ -205,9 +241,10 @@ class Supervisor(Host):
     def _on_files_complete(self, ordered: order.NodeOrder) -> None:
         self._tree = prepare.require_tree(self._files, ordered, self._path("work"))
         self._built_at = time.time()
+        self._memory.keep_order(ordered)
         python = prepare.find_python(ordered)
         if python is None:
-            self._build = prepare.RuntimeBuild(self._from_threads.put)
+            self._services.start_build()
         else:
             self._on_python(ordered, python)
 
@@ -223,23 +260,21 @@ class Supervisor(Host):
             prepared, self._prepared = self._prepared, None
             self._tell(prepared)
 
-    def _on_build_runtime(self, command: events.BuildRuntime) -> None:
-        found = runtime_store.find_runtime(runtime_store.cache_directory())
-        if found is None:
-            self._build = prepare.RuntimeBuild(self._from_threads.put)
-        else:
-            self._launcher.emit(events.RuntimeReady(found, built=False))
-
     def _on_start(self, command: events.StartWorkers) -> None:
-        assert self._order is not None
+        assert self._order is not None and self._python
+        if self._workers is not None and command.attempt <= self._attempt:
+            # Said again after the link was down, since nobody could know that it had come here.
+            return
         self._attempt, self._kill_at, self._ends_sent = command.attempt, None, False
-        self._news = [event for event in self._news if not isinstance(event, _OF_AN_ATTEMPT)]
-        current = workers.WorkerSet(
-            self._python, self._path("work", self._order.workdir), self._path("logs")
-        )
+        self._news = [event for event in self._news if not isinstance(event, OF_AN_ATTEMPT)]
+        self._memory.forget_attempt(self._news)
+        logs = self._path("logs")
+        current = workers.WorkerSet(self._python, self._path("work", self._order.workdir), logs)
+        ranks = [worker.rank for worker in self._order.workers]
         if self._output is None:
-            ranks = [worker.rank for worker in self._order.workers]
-            self._output = Output(current.log_path, ranks, self._order.max_log_bytes)
+            self._output = Output(logs, ranks, self._order.max_log_bytes)
+        else:
+            self._output.add(ranks)
         self._workers = current
         for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
             self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time()))
@@ -262,9 +297,7 @@ class Supervisor(Host):
             self._workers.open_gate()
 
     def _on_stop(self, command: events.StopWorkers) -> None:
-        if self._build is not None:
-            self._build.cancel()
-            self._build = None
+        self._services.stop_build()
         if self._is_working:
             self._begin_stop(command.grace_s)
         else:
@@ -295,43 +328,6 @@ class Supervisor(Host):
 
     def _on_ping(self, command: events.Ping) -> None:
         self._launcher.emit(events.Pong(command.sent, time.time()))
-
-    def _on_report_facts(self, command: events.ReportFacts) -> None:
-        from launcher.agent import errands, facts
-
-        errands.start("facts", lambda: facts.report(command, self._run_dir), self._from_threads.put)
-
-    def _on_bind_ports(self, command: events.BindPorts) -> None:
-        from launcher.agent import dialling
-
-        self._doors, bound = dialling.open_doors(command, self._doors)
-        self._launcher.emit(bound)
-
-    def _on_dial_peers(self, command: events.DialPeers) -> None:
-        from launcher.agent import dialling, errands
-
-        errands.start("dialling", lambda: dialling.answer(command), self._from_threads.put)
-
-    def _on_offer_wheels(self, command: events.OfferWheels) -> None:
-        from launcher.agent import wheelhouse
-
-        self._wheelhouse, wanted = wheelhouse.open_wheelhouse(command, self._wheelhouse)
-        self._launcher.emit(wanted)
-
-    def _on_put_wheel(self, command: events.PutWheel) -> None:
-        if self._wheelhouse is not None:
-            self._wheelhouse.put(command)
-
-    def _on_install_runtime(self, command: events.InstallRuntime) -> None:
-        from launcher.agent import wheelhouse
-
-        self._build = prepare.RuntimeBuild(self._from_threads.put, wheelhouse.build_of(command))
-
-    def _on_remove_runtime(self, command: events.RemoveRuntime) -> None:
-        from launcher.agent import errands, wheelhouse
-
-        remove = wheelhouse.remove_runtime
-        errands.start("remove", lambda: remove(self._run_dir), self._from_threads.put)
 
     def _on_offer_checkpoint(self, command: events.OfferCheckpoint) -> None:
         self._resumption.offer(command)
@@ -374,7 +370,9 @@ class Supervisor(Host):
     # What happens by itself
 
     def _tick(self) -> None:
-        self._tick_build()
+        python = self._services.tick()
+        if python is not None and self._order is not None:
+            self._on_python(self._order, python)
         self._tick_prepared()
         if self._workers is not None:
             self._tick_workers(self._workers)
@@ -386,27 +384,21 @@ class Supervisor(Host):
         self._launcher.flush()
         if self._is_working and self._kill_at is None and self._is_lease_over():
             self._begin_stop(LEFTOVER_GRACE_S)
-
-    def _tick_build(self) -> None:
-        while not self._from_threads.empty():
-            self._launcher.emit(self._from_threads.get())
-        build = self._build
-        if build is None or not build.is_done:
-            return
-        self._build = None
-        if build.problem is not None:
-            self._launcher.emit(build.problem.event)
-            return
-        assert build.python is not None
-        self._launcher.emit(events.RuntimeReady(build.python, built=True))
-        if self._order is not None:
-            self._on_python(self._order, build.python)
+        if self._next_order is not None and not self._is_working:
+            command, self._next_order = self._next_order, None
+            self._launcher.obey(command)
 
     def _tick_workers(self, current: workers.WorkerSet) -> None:
         if current.is_settled:
             return
         for rank, exit_code, number in current.reap():
-            self._tell(events.WorkerExited(rank, self._attempt, exit_code, number, time.time()))
+            stopped = self._kill_at is not None
+            self._tell(
+                events.WorkerExited(rank, self._attempt, exit_code, number, time.time(), stopped)
+            )
+            if exit_code != 0 and not stopped and not self._launcher.is_open:
+                # Nobody is there to decide it, and the others would wait for this one for ever.
+                self._begin_stop(LEFTOVER_GRACE_S)
         if self._awaits_rendezvous and ports.is_listening(self._watched_port):
             self._watched_port = 0
             current.open_gate()
@@ -454,14 +446,13 @@ class Supervisor(Host):
         """Whether the launcher is gone for too long, in a run that needs one."""
         if self._order is not None and self._order.detached:
             return False
-        return time.monotonic() - self._launcher.heard_at >= self._lease_s
+        return self._launcher.silent_s >= self._lease_s
 
 
 _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.Hello: Supervisor._on_hello,
     events.PrepareRun: Supervisor._on_prepare,
     events.PutFile: Supervisor._on_put_file,
-    events.BuildRuntime: Supervisor._on_build_runtime,
     events.StartWorkers: Supervisor._on_start,
     events.OpenGate: Supervisor._on_open_gate,
     events.StopWorkers: Supervisor._on_stop,
@@ -469,13 +460,6 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.FetchFile: Supervisor._on_fetch,
     events.Ping: Supervisor._on_ping,
     events.EndRun: Supervisor._on_end_run,
-    events.ReportFacts: Supervisor._on_report_facts,
-    events.BindPorts: Supervisor._on_bind_ports,
-    events.DialPeers: Supervisor._on_dial_peers,
-    events.OfferWheels: Supervisor._on_offer_wheels,
-    events.PutWheel: Supervisor._on_put_wheel,
-    events.InstallRuntime: Supervisor._on_install_runtime,
-    events.RemoveRuntime: Supervisor._on_remove_runtime,
     events.ReleaseOutput: Supervisor._on_release,
     events.OfferCheckpoint: Supervisor._on_offer_checkpoint,
     events.PutCheckpointFile: Supervisor._on_put_checkpoint_file,

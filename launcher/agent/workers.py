@@ -50,7 +50,7 @@ class WorkerSet:
 
     def log_path(self, rank: int, stream: str) -> str:
         """Returns the file that a worker's stream goes to."""
-        return os.path.join(self._logs, "rank-%d.%s.log" % (rank, stream))
+        return streams.log_path(self._logs, rank, stream)
 
     def start_all(
         self, orders: List[WorkerOrder], extra_env: Dict[str, str]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from launcher.core.model import LaunchPlan
-    from launcher.run.session import Ending
+    from launcher.run.following import Ending
     from launcher.store.job_folder import JobFolder
 
 _FILE_WIDTH = 1000

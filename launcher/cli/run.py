@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from launcher.core.model import ClusterSpec, LaunchPlan
+    from launcher.run.following import Ending, Options
     from launcher.run.planning import Wish
-    from launcher.run.session import Ending, Options
     from launcher.store.job_folder import JobFolder
     from launcher.store.run_record import RunRecord
 
@@ -63,8 +63,8 @@ def command(
     ended with 0 and every log and checkpoint is here, else that of the worker that failed first.
     """
     from launcher.cli import render
+    from launcher.run.following import Options
     from launcher.run.planning import plan_run, this_machine
-    from launcher.run.session import Options
     from launcher.store.run_record import runs_directory
 
     wish = words.wish(runs_dir)

@@ -171,7 +171,7 @@ def _stands(worker: Mapping[str, Any]) -> str:
     if worker.get("state") != "exited":
         return str(worker.get("state") or "waiting")
     end = Exit(0, worker.get("exit_code"), int(worker.get("signal") or 0), 0.0, False)
-    return summary.how(end)
+    return end.in_words
 
 
 def _errors(told: Mapping[str, Any]) -> list[str]:

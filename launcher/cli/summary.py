@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
 from launcher.cli.lines import harmless, to_text
 from launcher.collect.reports import Metrics
-from launcher.core.state import Exit, NodePhase, RunPhase, RunState, StopReason, WorkerPhase
-from launcher.run.session import Ending
+from launcher.core.state import NodePhase, RunPhase, RunState, StopReason, WorkerPhase
+from launcher.run.following import Ending
 from launcher.wire.events import RunEnded
 
 # Of a failed worker's stderr, so many lines at the end.
@@ -86,20 +85,6 @@ def standing(state: RunState) -> str:
     return f"{state.phase.value}, {ended}/{len(workers)} workers ended"
 
 
-def how(end: Exit) -> str:
-    """Returns how a worker ended.
-
-    >>> how(Exit(0, None, 9, 0.0, False)), how(Exit(0, 3, 0, 0.0, False))
-    ('was ended by SIGKILL', 'ended with exit code 3')
-    """
-    if end.exit_code is not None:
-        return f"ended with exit code {end.exit_code}"
-    try:
-        return f"was ended by {signal.Signals(end.signal).name}"
-    except ValueError:
-        return f"was ended by signal {end.signal}"
-
-
 def reason(ending: Ending) -> str:
     """Returns why a run ended with its exit code, in one sentence."""
     state = ending.state
@@ -113,7 +98,7 @@ def reason(ending: Ending) -> str:
     if cause is not None:
         node = state.workers[cause.rank].node
         last = _last_words(ending.stderr_tail)
-        return f"rank {cause.rank} on {node} {how(cause)}" + (f" ({last})" if last else "")
+        return f"rank {cause.rank} on {node} {cause.in_words}" + (f" ({last})" if last else "")
     if state.stop_reason is StopReason.NODE_FAILED:
         names = [name for name, node in state.nodes.items() if node.problem]
         return f"cannot use {', '.join(names)}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from launcher.cli.plain import PlainView
-from launcher.run.session import Watcher
+from launcher.run.following import Watcher
 
 
 class View(Watcher, Protocol):

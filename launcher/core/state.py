@@ -1,5 +1,7 @@
 """How a run stands, what can happen to it, and what can be done about it. Values only.
 
+        +------------- RESTARTING <-- while restarts are left
+        v                  |
     PREPARING -> RUNNING -> STOPPING -> COLLECTING -> ENDED
         |           |                       ^
         |           +--- all ended with 0 --+
@@ -11,8 +13,9 @@ What follows from what is decided in `launcher.core.transitions`.
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIM
 from launcher.wire import events as wire
 
 SIGABRT, SIGKILL, SIGTERM = 6, 9, 15
+ALL_STREAMS = frozenset(("stdout", "stderr", "report"))
 
 
 class RunPhase(enum.Enum):
@@ -28,6 +32,7 @@ class RunPhase(enum.Enum):
     PREPARING = "preparing"
     RUNNING = "running"
     STOPPING = "stopping"
+    RESTARTING = "restarting"
     COLLECTING = "collecting"
     ENDED = "ended"
 
@@ -39,6 +44,7 @@ class NodePhase(enum.Enum):
     PREPARING = "preparing"
     PREPARED = "prepared"
     RUNNING = "running"
+    ORPHANED = "without an agent"
     STOPPED = "stopped"
     ENDED = "ended"
     FAILED = "failed"
@@ -63,6 +69,7 @@ class StopReason(enum.Enum):
     INTERRUPTED = "interrupted"
     TIMEOUT = "timeout"
     STOPPED = "stopped"
+    START_TIMEOUT = "start timeout"
 
 
 # What happens on this side, besides the events of the wire.
@@ -79,8 +86,24 @@ class NodeFailed(NamedTuple):
     hint: str
 
 
+class LinkDropped(NamedTuple):
+    """The connection to a node is gone; its agent goes on, and the link is made anew."""
+
+    message: str
+
+
+class LinkRestored(NamedTuple):
+    """The connection to a node's agent stands again."""
+
+
+class AgentGone(NamedTuple):
+    """The node answers, but the run's agent does not live there any more."""
+
+    message: str
+
+
 class LinkLost(NamedTuple):
-    """The connection to a node that was in use is gone."""
+    """The connection to a node is gone and is not coming back."""
 
     message: str
 
@@ -140,6 +163,9 @@ class Tick(NamedTuple):
 LocalEvent = (
     NodeConnected
     | NodeFailed
+    | LinkDropped
+    | LinkRestored
+    | AgentGone
     | LinkLost
     | WorkerReported
     | ClockMeasured
@@ -176,13 +202,19 @@ class StopAll(NamedTuple):
     grace_s: float
 
 
+class PrepareAgain(NamedTuple):
+    """Get every node of the run ready for another attempt, or with other nodes than before."""
+
+    attempt: int
+
+
 class EndAll(NamedTuple):
     """Nothing more is wanted of any node; with `keep`, nodes keep what is not here whole."""
 
     keep: bool = False
 
 
-Action = StartAll | OpenGates | StopAll | EndAll
+Action = StartAll | OpenGates | StopAll | PrepareAgain | EndAll
 
 
 @dataclass(frozen=True)
@@ -192,12 +224,14 @@ class NodeState:
     Attributes:
         ahead_s: its clock minus the launcher's, seconds.
         problem: why it cannot be used, or was lost; "" while it can.
+        cut: why there is no connection at the moment; "" while there is.
     """
 
     phase: NodePhase = NodePhase.CONNECTING
     ahead_s: float = 0.0
     problem: str = ""
     hint: str = ""
+    cut: str = ""
 
     @property
     def is_reachable(self) -> bool:
@@ -226,6 +260,20 @@ class Exit:
         return self.exit_code == 0
 
     @property
+    def in_words(self) -> str:
+        """How it ended, as the end of a sentence.
+
+        >>> Exit(0, None, 9, 0.0, False).in_words, Exit(0, 3, 0, 0.0, False).in_words
+        ('was ended by SIGKILL', 'ended with exit code 3')
+        """
+        if self.exit_code is not None:
+            return f"ended with exit code {self.exit_code}"
+        try:
+            return f"was ended by {signal.Signals(self.signal).name}"
+        except ValueError:
+            return f"was ended by signal {self.signal}"
+
+    @property
     def status(self) -> int:
         """The code that a shell would show."""
         return 128 + self.signal if self.exit_code is None else self.exit_code
@@ -233,13 +281,51 @@ class Exit:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """One worker. `open_streams` are those whose last byte is not here yet."""
+    """One worker.
+
+    Attributes:
+        open_streams: those whose last byte is not here yet.
+        torn_streams: those of which something is missing here.
+    """
 
     node: str
     phase: WorkerPhase = WorkerPhase.WAITING
     pid: int = 0
     exit: Exit | None = None
-    open_streams: frozenset[str] = frozenset(("stdout", "stderr", "report"))
+    open_streams: frozenset[str] = ALL_STREAMS
+    torn_streams: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Why an attempt was given up and followed by another.
+
+    Attributes:
+        attempt: the one that failed, from 0 on.
+        cause: what failed first, in words.
+        at: when, by the launcher's monotonic clock, seconds.
+    """
+
+    attempt: int
+    cause: str
+    at: float
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """What may be done after a failure.
+
+    Attributes:
+        max_restarts: how many further attempts there may be.
+        min_nodes: with how many nodes it goes on at least; None is with all of them.
+        spares: nodes that take the place of one that cannot be used.
+        slots: workers on each node that may take part.
+    """
+
+    max_restarts: int = 0
+    min_nodes: int | None = None
+    spares: tuple[str, ...] = ()
+    slots: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -249,6 +335,12 @@ class RunState:
     Attributes:
         deadline: when, by the launcher's monotonic clock, waiting in this phase is over.
         missing: what could not be brought here whole, one line each.
+        is_open: the held ranks were let go on.
+        start_limit_s: what may pass until every rank has joined; None is for ever.
+        running_since: when the workers were started, by the same clock.
+        policy: what may be done after a failure.
+        spares: those of the policy that have not taken part yet.
+        restarts: the attempts before this one.
     """
 
     nodes: Mapping[str, NodeState]
@@ -262,6 +354,17 @@ class RunState:
     checkpoints_pending: int = 0
     deadline: float | None = None
     missing: tuple[str, ...] = ()
+    is_open: bool = False
+    start_limit_s: float | None = None
+    running_since: float = 0.0
+    policy: RestartPolicy = RestartPolicy()
+    spares: tuple[str, ...] = ()
+    restarts: tuple[Restart, ...] = ()
+
+    @property
+    def layout(self) -> dict[int, str]:
+        """The node of each rank."""
+        return {rank: worker.node for rank, worker in self.workers.items()}
 
     @property
     def failures(self) -> list[Exit]:
@@ -294,12 +397,21 @@ def _is_our_doing(end: Exit, first: Exit | None) -> bool:
     return end.signal != SIGKILL or first is None or end.at >= first.at
 
 
-def new_run(workers: Mapping[int, str], *, grace_s: float = 5.0) -> RunState:
+def new_run(
+    workers: Mapping[int, str],
+    *,
+    grace_s: float = 5.0,
+    start_limit_s: float | None = None,
+    policy: RestartPolicy = RestartPolicy(),
+) -> RunState:
     """Returns the state before anything was done; `workers` maps each rank to its node."""
     return RunState(
         nodes=MappingProxyType({node: NodeState() for node in dict.fromkeys(workers.values())}),
         workers=MappingProxyType({rank: WorkerState(node) for rank, node in workers.items()}),
         grace_s=grace_s,
+        start_limit_s=start_limit_s,
+        policy=policy,
+        spares=policy.spares,
     )
 
 
@@ -307,7 +419,7 @@ def exit_code(state: RunState) -> int:
     """Returns what the command ends with."""
     if state.stop_reason in (StopReason.INTERRUPTED, StopReason.STOPPED):
         return EXIT_INTERRUPTED
-    if state.stop_reason is StopReason.TIMEOUT:
+    if state.stop_reason in (StopReason.TIMEOUT, StopReason.START_TIMEOUT):
         return EXIT_TIMEOUT
     cause = state.root_cause
     if cause is not None:

@@ -11,8 +11,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from launcher.core import restarting
 from launcher.core.state import (
     Action,
+    AgentGone,
     AnyEvent,
     CheckpointFailed,
     CheckpointsPending,
@@ -20,7 +22,9 @@ from launcher.core.state import (
     EndAll,
     Exit,
     Interrupted,
+    LinkDropped,
     LinkLost,
+    LinkRestored,
     NodeConnected,
     NodeFailed,
     NodePhase,
@@ -43,6 +47,8 @@ from launcher.wire import events as wire
 GATHER_FAILURES_S = 3.0
 # What stopping may take beyond the grace before the node counts as lost.
 STOP_SLACK_S = 10.0
+
+_UNUSABLE = (NodePhase.LOST, NodePhase.FAILED, NodePhase.ORPHANED)
 
 Result = tuple[RunState, list[Action]]
 
@@ -86,26 +92,33 @@ def _advance_preparing(state: RunState, now: float) -> Result:
     if state.stop_reason is not None:
         return _stop(state, state.stop_reason, now)
     if all(phase is NodePhase.PREPARED for phase in phases):
-        return replace(state, phase=RunPhase.RUNNING, deadline=None), [
-            StartAll(state.attempt, state.ctrl_port)
-        ]
+        after = replace(state, phase=RunPhase.RUNNING, deadline=None, running_since=now)
+        return after, [StartAll(state.attempt, state.ctrl_port)]
     settled = (NodePhase.PREPARED, NodePhase.FAILED, NodePhase.LOST)
     failed = NodePhase.FAILED in phases or NodePhase.LOST in phases
     if failed and (all(phase in settled for phase in phases) or _is_over(state, now)):
-        return _stop(state, StopReason.NODE_FAILED, now)
+        again = restarting.without_failed(state)
+        return again or _stop(state, StopReason.NODE_FAILED, now)
     return state, []
 
 
 def _advance_running(state: RunState, now: float) -> Result:
-    if any(node.phase is NodePhase.LOST for node in state.nodes.values()):
-        return _stop(state, StopReason.NODE_FAILED, now)
-    if any(node.phase is NodePhase.FAILED for node in state.nodes.values()):
+    if any(node.phase in _UNUSABLE for node in state.nodes.values()):
         return _stop(state, StopReason.NODE_FAILED, now)
     if state.failures:
         return _stop(state, StopReason.WORKER_FAILED, now)
+    if _has_stalled(state, now):
+        return _stop(state, StopReason.START_TIMEOUT, now)
     if all(node.phase is NodePhase.STOPPED for node in state.nodes.values()):
         return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
     return state, []
+
+
+def _has_stalled(state: RunState, now: float) -> bool:
+    """Whether some rank waits for the others in OneFlow's rendezvous for longer than it may."""
+    if state.start_limit_s is None or now < state.running_since + state.start_limit_s:
+        return False
+    return any(worker.phase is WorkerPhase.IMPORTING for worker in state.workers.values())
 
 
 def _stop(state: RunState, reason: StopReason, now: float) -> Result:
@@ -133,7 +146,17 @@ def _advance_stopping(state: RunState, now: float) -> Result:
         return state, []
     for name in waiting:
         state = _lose(state, name, "did not say in time that its workers had ended")
+    if restarting.may_restart(state):
+        return restarting.give_up_attempt(state, now), []
     return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
+
+
+def _advance_restarting(state: RunState, now: float) -> Result:
+    if state.interrupts or state.stop_reason not in restarting.REASONS:
+        return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
+    if not _is_over(state, now) or restarting.awaits_checkpoints(state, now):
+        return state, []
+    return restarting.begin_attempt(state)
 
 
 def _advance_collecting(state: RunState, now: float) -> Result:
@@ -156,7 +179,7 @@ def _note_missing(state: RunState) -> RunState:
         f"{worker.node}: rank {rank}: the end of its {stream}"
         for rank, worker in state.workers.items()
         if worker.phase is not WorkerPhase.WAITING
-        for stream in sorted(worker.open_streams)
+        for stream in sorted(worker.open_streams - worker.torn_streams)
     ]
     if state.stop_reason is None:
         # Nobody said that such a worker ended with 0, so the run did not end well.
@@ -235,6 +258,29 @@ def _on_failed(state: RunState, node: str, event: NodeFailed, now: float) -> Res
     return _gather(state, now), []
 
 
+def _on_dropped(state: RunState, node: str, event: LinkDropped, now: float) -> Result:
+    if node in state.nodes and state.nodes[node].is_reachable:
+        return _with_node(state, node, cut=event.message), []
+    return state, []
+
+
+def _on_restored(state: RunState, node: str, event: LinkRestored, now: float) -> Result:
+    return _with_node(state, node, cut=""), []
+
+
+def _on_agent_gone(state: RunState, node: str, event: AgentGone, now: float) -> Result:
+    known = state.nodes.get(node)
+    if known is None or not known.is_reachable:
+        return state, []
+    problem = f"its agent is gone: {event.message}"
+    if state.phase is RunPhase.PREPARING:
+        return _on_failed(state, node, NodeFailed(problem, ""), now)
+    phase = known.phase if known.phase is NodePhase.STOPPED else NodePhase.ORPHANED
+    if phase is NodePhase.STOPPED:
+        problem = known.problem
+    return _with_node(state, node, phase=phase, problem=problem, cut=""), []
+
+
 def _on_link_lost(state: RunState, node: str, event: LinkLost, now: float) -> Result:
     if node not in state.nodes:
         return state, []
@@ -250,12 +296,29 @@ def _gather(state: RunState, now: float) -> RunState:
 
 def _on_started(state: RunState, node: str, event: wire.WorkerStarted, now: float) -> Result:
     worker = state.workers.get(event.rank)
-    if worker is None or worker.phase is not WorkerPhase.WAITING:
+    if worker is None or worker.phase is not WorkerPhase.WAITING or event.attempt != state.attempt:
         return state, []
     state = _with_worker(state, event.rank, phase=WorkerPhase.STARTED, pid=event.pid)
     if node in state.nodes and state.nodes[node].phase is NodePhase.PREPARED:
         state = _with_node(state, node, phase=NodePhase.RUNNING)
     return state, []
+
+
+def catch_up(state: RunState, node: str) -> list[Action]:
+    """Returns what a node may have missed while there was no connection to it.
+
+    Each of these may be said twice.
+    """
+    known = state.nodes[node]
+    if state.phase is RunPhase.RUNNING:
+        start: list[Action] = [StartAll(state.attempt, state.ctrl_port)]
+        return [
+            *(start if known.phase is NodePhase.PREPARED else []),
+            *([OpenGates(state.attempt)] if state.is_open else []),
+        ]
+    if state.phase in (RunPhase.STOPPING, RunPhase.RESTARTING):
+        return [StopAll(state.grace_s)] if known.phase is not NodePhase.STOPPED else []
+    return []
 
 
 def _on_reported(state: RunState, node: str, event: WorkerReported, now: float) -> Result:
@@ -268,8 +331,9 @@ def _on_reported(state: RunState, node: str, event: WorkerReported, now: float) 
 def _on_listening(
     state: RunState, node: str, event: wire.RendezvousListening, now: float
 ) -> Result:
-    wanted = state.phase is RunPhase.RUNNING and event.attempt == state.attempt
-    return state, [OpenGates(state.attempt)] if wanted else []
+    if state.phase is not RunPhase.RUNNING or event.attempt != state.attempt:
+        return state, []
+    return replace(state, is_open=True), [OpenGates(state.attempt)]
 
 
 def _on_exited(state: RunState, node: str, event: wire.WorkerExited, now: float) -> Result:
@@ -282,7 +346,7 @@ def _on_exited(state: RunState, node: str, event: wire.WorkerExited, now: float)
         exit_code=event.exit_code,
         signal=event.signal,
         at=event.clock - ahead_s,
-        after_stop=state.phase is not RunPhase.RUNNING,
+        after_stop=event.stopped or state.phase is not RunPhase.RUNNING,
     )
     return _with_worker(state, event.rank, phase=WorkerPhase.EXITED, exit=end), []
 
@@ -304,6 +368,8 @@ def _on_interrupted(state: RunState, node: str, event: Interrupted, now: float) 
     state = replace(state, interrupts=state.interrupts + 1)
     if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
         return _stop(state, StopReason.INTERRUPTED, now)
+    if state.phase is RunPhase.RESTARTING:
+        return replace(state, stop_reason=StopReason.INTERRUPTED), []
     if state.phase is RunPhase.STOPPING and state.interrupts > 1:
         return replace(state, deadline=now + STOP_SLACK_S), [StopAll(0.0)]
     return state, []
@@ -312,6 +378,8 @@ def _on_interrupted(state: RunState, node: str, event: Interrupted, now: float) 
 def _on_timed_out(state: RunState, node: str, event: TimedOut, now: float) -> Result:
     if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
         return _stop(state, StopReason.TIMEOUT, now)
+    if state.phase is RunPhase.RESTARTING:
+        return replace(state, stop_reason=StopReason.TIMEOUT), []
     return state, []
 
 
@@ -325,7 +393,13 @@ def _on_output_complete(state: RunState, node: str, event: OutputComplete, now: 
     worker = state.workers.get(event.rank)
     if worker is None:
         return state, []
-    state = _with_worker(state, event.rank, open_streams=worker.open_streams - {event.stream})
+    torn = worker.torn_streams | ({event.stream} if event.problem else set())
+    state = _with_worker(
+        state,
+        event.rank,
+        open_streams=worker.open_streams - {event.stream},
+        torn_streams=torn if event.problem else torn - {event.stream},
+    )
     missing = (*state.missing, event.problem) if event.problem else state.missing
     return replace(state, missing=missing), []
 
@@ -348,6 +422,9 @@ _HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = Mappin
     {
         NodeConnected: _on_connected,
         NodeFailed: _on_failed,
+        LinkDropped: _on_dropped,
+        LinkRestored: _on_restored,
+        AgentGone: _on_agent_gone,
         LinkLost: _on_link_lost,
         WorkerReported: _on_reported,
         ClockMeasured: _on_clock,
@@ -371,6 +448,7 @@ _ADVANCES: Mapping[RunPhase, Callable[[RunState, float], Result]] = MappingProxy
         RunPhase.PREPARING: _advance_preparing,
         RunPhase.RUNNING: _advance_running,
         RunPhase.STOPPING: _advance_stopping,
+        RunPhase.RESTARTING: _advance_restarting,
         RunPhase.COLLECTING: _advance_collecting,
     }
 )

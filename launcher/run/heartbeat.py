@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 
-from launcher.run.bringup import NodeDriver
 from launcher.wire import events
 
 INTERVAL_S = 5.0
@@ -15,8 +14,8 @@ INTERVAL_S = 5.0
 class Heartbeat:
     """Renews every agent's lease as long as this process lives and is awake."""
 
-    def __init__(self, drivers: Collection[NodeDriver]) -> None:
-        self._drivers = drivers
+    def __init__(self, broadcast: Callable[[events.Command], None]) -> None:
+        self._broadcast = broadcast
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -31,8 +30,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._stop.wait(INTERVAL_S):
-            for driver in self._drivers:
-                driver.send(events.Ping(time.time()))
+            self._broadcast(events.Ping(time.time()))
 
 
 class Clocks:

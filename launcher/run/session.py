@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome, Stored
 from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, describe_gap
@@ -20,10 +17,14 @@ from launcher.core import state as core
 from launcher.core import transitions
 from launcher.core.model import LaunchPlan, Resume
 from launcher.core.orders import node_orders
-from launcher.run.bringup import NodeDriver, Transports, first_commands, new_inbox
+from launcher.run.bringup import Transports, new_inbox
+from launcher.run.fleet import Fleet
+from launcher.run.following import Ending, Options, Watcher
 from launcher.run.heartbeat import Clocks, Heartbeat
 from launcher.run.preflight import Preflight
 from launcher.run.push import CheckpointPush
+from launcher.run.signals import SignalsTo
+from launcher.run.standing import standing
 from launcher.store.job_folder import JobFolder
 from launcher.store.run_record import RunRecord
 from launcher.wire import events
@@ -38,73 +39,6 @@ STANDSTILL_S = 3.0
 END_LIMIT_S = 5.0
 # The end of a failed worker's stderr that is shown.
 TAIL_BYTES = 16 * 1024
-
-
-class Watcher(Protocol):
-    """Whoever looks at a run while it goes on. Called from the loop's thread only."""
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether nobody looks any more; a run that is followed ends then."""
-
-    def on_state(self, state: core.RunState) -> None:
-        """The run stands otherwise than before."""
-
-    def on_output(self, rank: int, stream: str, data: bytes) -> None:
-        """A worker wrote these bytes to stdout or stderr."""
-
-    def on_metrics(self, metrics: Metrics) -> None:
-        """A worker reported."""
-
-    def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
-        """A node builds its runtime."""
-
-    def on_checkpoint(self, stored: Stored) -> None:
-        """A checkpoint is here."""
-
-    def on_problem(self, problem: str) -> None:
-        """Something went wrong that does not end the run."""
-
-    def on_tick(self) -> None:
-        """Some time has passed."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is followed.
-
-    Attributes:
-        grace_s: from TERM to KILL.
-        lease_s: how long workers live on without their launcher.
-        timeout_s: the run is stopped after so long; None is never.
-        check: whether the nodes dial each other before the workers start.
-    """
-
-    grace_s: float = 5.0
-    lease_s: float = 60.0
-    timeout_s: float | None = None
-    check: bool = True
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended.
-
-    Attributes:
-        exit_code: what the command ends with.
-        state: how everything stood then.
-        stderr_tail: the end of the failed worker's stderr.
-        checkpoints: what was brought here, in order.
-        kept: the nodes on which files of the run stay, and where.
-        elapsed_s: from the first connection to the end.
-    """
-
-    exit_code: int
-    state: core.RunState
-    stderr_tail: bytes
-    checkpoints: tuple[Stored, ...]
-    kept: Mapping[str, events.RunEnded]
-    elapsed_s: float
 
 
 class Session:
@@ -126,28 +60,17 @@ class Session:
             {rank.rank: rank.node for rank in plan.ranks}, grace_s=options.grace_s
         )
         self._inbox = new_inbox()
-        orders = node_orders(plan, run_id=record.run_id, files=folder.files, tree=folder.tree)
+        self._plan = plan
         self._folder = folder
-        self._push = CheckpointPush(self._send_to, self._tell_failure)
+        self._fleet = Fleet(record.run_id, transports, self._inbox, options.lease_s)
+        self._push = CheckpointPush(self._fleet.send, self._tell_failure)
         self._resume_from = ""
-        self._drivers = {
-            node.name: NodeDriver(
-                node,
-                transports[node.transport],
-                self._inbox,
-                first_commands(
-                    orders[node.name], options.lease_s, self._offer(node.name, plan.resume)
-                ),
-            )
-            for node in plan.nodes
-        }
-        self._preflight = Preflight(plan, record.run_id, self._send_to, wanted=options.check)
-        self._heartbeat = Heartbeat(self._drivers.values())
+        self._heartbeat = Heartbeat(self._fleet.broadcast)
         self._clocks = Clocks()
         nodes = {rank.rank: rank.node for rank in plan.ranks}
         self._logs = LogCollector(record.paths, nodes, self._on_gap)
         self._reports = ReportReader(Path(record.paths.metrics))
-        self._collector = CheckpointCollector(record.paths, self._send_to)
+        self._collector = CheckpointCollector(record.paths, self._fleet.send)
         self._stored: list[Stored] = []
         self._kept: dict[str, events.RunEnded] = {}
         self._looked_at = self._listening_since = time.monotonic()
@@ -163,18 +86,30 @@ class Session:
         """
         started = time.monotonic()
         with ExitStack() as stack:
-            stack.enter_context(_SignalsTo(self._on_signal))
+            stack.enter_context(SignalsTo(self._on_signal))
             stack.callback(self._close)
-            for driver in self._drivers.values():
-                driver.start(self._record.run_id, self._folder)
+            self._prepare_nodes()
             self._heartbeat.start()
             try:
                 self._loop(started)
             except BaseException:
                 # Nobody goes on following: a full disk, or a reader of our stdout that went away.
-                self._broadcast(events.StopWorkers(self._options.grace_s))
+                self._fleet.broadcast(events.StopWorkers(self._options.grace_s))
                 raise
         return self._ending(started)
+
+    def _prepare_nodes(self) -> None:
+        """Gives every node of the plan its order."""
+        run_id, folder = self._record.run_id, self._folder
+        orders = node_orders(self._plan, run_id=run_id, files=folder.files, tree=folder.tree)
+        self._preflight = Preflight(
+            self._plan, run_id, self._fleet.send, wanted=self._options.check
+        )
+        self._resume_from = ""
+        self._fleet.release_all_but(orders)
+        for node in self._plan.nodes:
+            offer = self._offer(node.name, self._plan.resume)
+            self._fleet.prepare(node, orders[node.name], folder, offer)
 
     def _loop(self, started: float) -> None:
         timed_out = False
@@ -196,7 +131,7 @@ class Session:
             self._watcher.on_tick()
 
     def _notice_silence(self) -> None:
-        """Gives up nodes that answer no ping any more: a cut cable, a stopped agent.
+        """Has another link made to nodes that answer no ping: a cut cable, a stopped agent.
 
         Before the workers run, an agent may be busy with files for longer than that. And where
         this loop itself stood still, nobody was listened to.
@@ -207,10 +142,10 @@ class Session:
         self._looked_at = now
         if self._state.phase is core.RunPhase.PREPARING:
             return
-        for name, driver in self._drivers.items():
-            if driver.is_linked and now - max(driver.heard_at, self._listening_since) > SILENCE_S:
-                self._take(name, core.LinkLost(f"it has said nothing for {SILENCE_S:.0f} s"))
-                driver.close()
+        for driver in self._fleet.drivers.values():
+            heard = max(driver.heard_at, driver.linked_at, self._listening_since)
+            if driver.is_linked and now - heard > SILENCE_S:
+                driver.drop(f"it has said nothing for {SILENCE_S:.0f} s")
 
     def _next_events(self) -> Iterable[tuple[str, core.AnyEvent]]:
         """Yields what has come; waits for a first one, but not long."""
@@ -260,7 +195,7 @@ class Session:
 
     def _take_ready(self, node: str, event: events.AgentReady) -> None:
         self._note(node, event)
-        self._send_to(node, events.Ping(time.time()))
+        self._fleet.send(node, events.Ping(time.time()))
 
     def _take_pong(self, node: str, event: events.Pong) -> None:
         ahead_s = self._clocks.measure(node, event, time.time())
@@ -279,6 +214,21 @@ class Session:
 
     def _take_file_end(self, node: str, event: events.FileEnded) -> None:
         self._on_outcomes(self._collector.on_ended(event))
+
+    def _take_restored(self, node: str, event: core.LinkRestored) -> None:
+        self._step(node, event)
+        if self._state.phase is core.RunPhase.PREPARING:
+            self._fleet.repeat_order(node)
+        offsets = self._logs.offsets().get(node, {})
+        self._fleet.send(node, events.FollowOutput(events.pack_json(offsets)))
+        for action in transitions.catch_up(self._state, node):
+            self._act(action, only=node)
+
+    def _take_gone(self, node: str, event: core.AgentGone) -> None:
+        self._step(node, event)
+        known = self._state.nodes.get(node)
+        if known is not None and known.is_reachable:
+            self._fleet.succeed(node)
 
     def _take_lost(self, node: str, event: core.LinkLost) -> None:
         self._step(node, event)
@@ -322,7 +272,7 @@ class Session:
             self._note(node, event)
         if self._state.phase is not before.phase:
             self._record.append("run_phase_changed", phase=self._state.phase.value)
-            self._record.update(**_standing(self._state))
+            self._record.update(**standing(self._state))
         if self._state is not before:
             self._watcher.on_state(self._state)
         for action in actions:
@@ -332,34 +282,31 @@ class Session:
         fields = {key: _plain(value) for key, value in event._asdict().items() if key != "data"}
         self._record.append(_kind(event), **({"node": node} if node else {}), **fields)
 
-    def _act(self, action: core.Action) -> None:
-        if isinstance(action, core.StartAll):
-            self._broadcast(
-                events.StartWorkers(action.attempt, action.ctrl_port, self._resume_from)
-            )
-        elif isinstance(action, core.OpenGates):
-            self._broadcast(events.OpenGate(action.attempt))
-        elif isinstance(action, core.StopAll):
-            self._broadcast(events.StopWorkers(action.grace_s))
-        elif isinstance(action, core.EndAll):
-            self._broadcast(events.EndRun(action.keep))
-
-    def _send_to(self, node: str, command: events.Command) -> bool:
-        return self._drivers[node].send(command)
-
     def _tell_failure(self, node: str, failure: core.NodeFailed) -> None:
         self._inbox.put((node, failure))
 
-    def _broadcast(self, command: events.Command) -> None:
-        for driver in self._drivers.values():
-            driver.send(command)
+    def _act(self, action: core.Action, only: str = "") -> None:
+        """Does what the state machine wants, on all nodes or on one."""
+        if isinstance(action, core.PrepareAgain):
+            self._prepare_nodes()
+            return
+        command = self._command(action)
+        if only:
+            self._fleet.send(only, command)
+        else:
+            self._fleet.broadcast(command)
+
+    def _command(self, action: core.Action) -> events.Command:
+        if isinstance(action, core.StartAll):
+            return events.StartWorkers(action.attempt, action.ctrl_port, self._resume_from)
+        return _COMMANDS[type(action)](action)
 
     # The end
 
     def _close(self) -> None:
         """Lets every agent finish, then lets go of all that was used."""
         deadline = time.monotonic() + END_LIMIT_S
-        while any(driver.is_linked for driver in self._drivers.values()):
+        while self._fleet.is_linked:
             if self._state.phase is not core.RunPhase.ENDED or time.monotonic() > deadline:
                 break
             for node, event in self._next_events():
@@ -367,28 +314,16 @@ class Session:
                     self._note(node, event)
                     self._kept[node] = event
         self._heartbeat.stop()
-        for driver in self._drivers.values():
-            driver.close()
-        self._join(deadline)
+        self._fleet.close(deadline, self._drain)
         self._push.close()
         self._collector.close()
         self._reports.close()
         self._logs.close()
 
-    def _join(self, deadline: float) -> None:
-        for driver in self._drivers.values():
-            while driver.is_alive and time.monotonic() < deadline:
-                # A driver may wait for room in the inbox.
-                for _ in self._drain():
-                    pass
-                driver.join(0.02)
-
-    def _drain(self) -> Iterable[tuple[str, core.AnyEvent]]:
-        try:
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
             while True:
-                yield self._inbox.get_nowait()
-        except queue.Empty:
-            return
+                self._inbox.get_nowait()
 
     def _ending(self, started: float) -> Ending:
         code = core.exit_code(self._state)
@@ -397,31 +332,9 @@ class Session:
         elapsed_s = time.monotonic() - started
         self._record.append("run_ended", exit_code=code)
         self._record.update(
-            **_standing(self._state), exit_code=code, ended=time.time(), elapsed_s=elapsed_s
+            **standing(self._state), exit_code=code, ended=time.time(), elapsed_s=elapsed_s
         )
         return Ending(code, self._state, tail, tuple(self._stored), self._kept, elapsed_s)
-
-
-def _standing(state: core.RunState) -> dict[str, Any]:
-    """Returns what run.json says of a state."""
-    return {
-        "state": state.phase.value,
-        "stop_reason": state.stop_reason.value if state.stop_reason else None,
-        "nodes": {
-            name: {"state": node.phase.value, "problem": node.problem}
-            for name, node in state.nodes.items()
-        },
-        "workers": {
-            str(rank): {
-                "node": worker.node,
-                "state": worker.phase.value,
-                "exit_code": worker.exit.exit_code if worker.exit else None,
-                "signal": worker.exit.signal if worker.exit else 0,
-            }
-            for rank, worker in state.workers.items()
-        },
-        "missing": list(state.missing),
-    }
 
 
 def _kind(event: core.AnyEvent | LogGap | LogGapClosed) -> str:
@@ -432,28 +345,11 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, core.WorkerPhase) else value
 
 
-class _SignalsTo:
-    """Calls back on INT, TERM and HUP instead of ending the process; main thread only."""
-
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in self.NUMBERS:
-                self._before[number] = signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._callback()
-
-    def __exit__(self, *problem: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
+_COMMANDS: dict[type, Callable[[Any], events.Command]] = {
+    core.OpenGates: lambda action: events.OpenGate(action.attempt),
+    core.StopAll: lambda action: events.StopWorkers(action.grace_s),
+    core.EndAll: lambda action: events.EndRun(action.keep),
+}
 _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.AgentReady: Session._take_ready,
     events.WorkerOutput: Session._take_output,
@@ -467,4 +363,6 @@ _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.CheckpointWanted: Session._take_wanted,
     events.CheckpointPlaced: Session._take_placed,
     core.LinkLost: Session._take_lost,
+    core.LinkRestored: Session._take_restored,
+    core.AgentGone: Session._take_gone,
 }

@@ -18,6 +18,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Type, Union
 from launcher.wire import codec
 
 VERSION = 1
+# The `problem` of NodeUnusable where a run's agent was looked for and does not live.
+GONE = "gone"
 
 
 class Hello(NamedTuple):
@@ -278,13 +280,17 @@ class WorkerOutput(NamedTuple):
 
 
 class WorkerExited(NamedTuple):
-    """A worker ended. `exit_code` is None where a signal ended it, `signal` 0 where none did."""
+    """A worker ended. `exit_code` is None where a signal ended it, `signal` 0 where none did.
+
+    `stopped`: its agent had begun to stop the workers by then.
+    """
 
     rank: int
     attempt: int
     exit_code: Optional[int]
     signal: int
     clock: float
+    stopped: bool
 
 
 class OutputEnded(NamedTuple):

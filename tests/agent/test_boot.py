@@ -186,11 +186,12 @@ def test_two_logins_at_once_install_one_agent(node: Node) -> None:
     assert [path.name for path in (node.root / "agent").iterdir()] == [agent_package().digest]
 
 
-def test_attaching_to_a_run_that_is_not_there_fails_and_says_why(silent: Node) -> None:
-    process = silent.boot("attach")
-    assert read_mark(process)[0] == "need"
-    _, status = finish(process, agent_package().data)
-    assert status != 0
+def test_attaching_to_a_run_that_is_not_there_says_so(silent: Node) -> None:
+    talk = silent.talk("attach")
+    gone = talk.expect(events.NodeUnusable)
+    assert (gone.problem, gone.message) == (events.GONE, "nothing of it is left")
+    talk.read_until_over()
+    talk.hang_up()
 
 
 def test_the_command_survives_every_shell(tmp_path: Path) -> None:

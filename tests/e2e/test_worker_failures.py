@@ -130,12 +130,12 @@ def test_a_node_that_falls_silent_ends_the_run(lab_of: Factory, runtime_python: 
     lab = lab_of(2)
     lab.manifest(runtime_python, lab.ssh_nodes())
     lab.write("job.py", "import time; print('up'); time.sleep(600)")
-    process = lab.start("run", "job.py")
+    process = lab.start("run", "job.py", "--lease", "15")
     lab.wait_event("worker_started")
     agents = {event["node"]: event["pid"] for event in lab.events() if "hostname" in event}
     os.kill(agents["n2"], signal.SIGSTOP)
     try:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     finally:
         # Its link is closed: it ends its workers once its lease is over.
         os.kill(agents["n2"], signal.SIGKILL)

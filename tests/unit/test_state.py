@@ -56,7 +56,7 @@ class Run:
             self.take(node, wire.WorkerStarted(rank, 0, 1000 + rank, 0.0))
 
     def exit(self, rank: int, code: int | None = 0, signal: int = 0, clock: float = 1.0) -> None:
-        self.take(self.layout[rank], wire.WorkerExited(rank, 0, code, signal, clock))
+        self.take(self.layout[rank], wire.WorkerExited(rank, 0, code, signal, clock, False))
 
     def stopped(self, *nodes: str) -> None:
         for node in nodes or self.nodes:
@@ -325,7 +325,7 @@ def test_what_an_earlier_attempt_says_changes_nothing() -> None:
     run = Run()
     run.start()
     before = run.state
-    assert run.take("n1", wire.WorkerExited(0, 7, 1, 0, 1.0)) == []
+    assert run.take("n1", wire.WorkerExited(0, 7, 1, 0, 1.0, False)) == []
     assert run.take("n1", wire.RendezvousListening(7, 1.0)) == []
     assert run.state is before
 

@@ -38,8 +38,8 @@ def _events(ranks: int) -> st.SearchStrategy[core.AnyEvent]:
         [(0, 0), (0, 0), (0, 0), (1, 0), (3, 0), (143, 0), (None, 6), (None, 9), (None, 15)]
     )
     exited = st.builds(
-        lambda rank, attempt, end, clock: wire.WorkerExited(rank, attempt, end[0], end[1], clock),
-        rank, attempt, ends, clock,
+        lambda rank, attempt, end, *rest: wire.WorkerExited(rank, attempt, *end, *rest),
+        rank, attempt, ends, clock, st.booleans(),
     )  # fmt: skip
     stream = st.sampled_from(STREAMS)
     return st.one_of(
@@ -58,11 +58,23 @@ def _events(ranks: int) -> st.SearchStrategy[core.AnyEvent]:
         st.just(core.Tick()),
         st.just(core.NodeFailed("no login", "")),
         st.just(wire.NodeUnusable("disk", "full", "")),
+        st.just(core.LinkDropped("cut")),
+        st.just(core.LinkRestored()),
+        st.just(core.AgentGone("killed")),
         st.just(core.LinkLost("cut")),
         st.just(core.Interrupted()),
         st.just(core.TimedOut()),
         st.just(wire.Pong(1.0, 1.0)),
     )
+
+
+POLICIES = st.builds(
+    core.RestartPolicy,
+    max_restarts=st.integers(0, 2),
+    min_nodes=st.sampled_from([None, 1, 2]),
+    spares=st.sampled_from([(), ("s1",), ("s1", "s2")]),
+    slots=st.just({"s1": 1, "s2": 2}),
+)
 
 
 @st.composite
@@ -87,14 +99,19 @@ class Driven:
 
     state: core.RunState
     now: float = 0.0
+    nodes: int = 0
     actions: list[core.Action] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nodes = len(self.state.nodes)
 
     def take(self, node: str, event: core.AnyEvent, after_s: float = 0.0) -> None:
         self.now += after_s
         before = self.state
         self.state, actions = transitions.step(before, node, event, self.now)
         self.actions += actions
-        assert ORDER.index(self.state.phase) >= ORDER.index(before.phase), "a phase came again"
+        if core.PrepareAgain not in map(type, actions):
+            assert ORDER.index(self.state.phase) >= ORDER.index(before.phase), "a phase came again"
         if before.phase is core.RunPhase.ENDED:
             assert not actions
             assert self.state is before
@@ -104,6 +121,17 @@ class Driven:
     def tick(self, times: int = 4) -> None:
         for _ in range(times):
             self.take("", core.Tick(), FAR_S)
+
+    def lose_all(self) -> None:
+        """Takes every node away, in this attempt and in those that may follow."""
+        while self.state.phase is not core.RunPhase.ENDED:
+            nodes, attempt = list(self.state.nodes), len(self.state.restarts)
+            for node in nodes:
+                self.take(node, core.LinkLost("gone"))
+            self.tick(6)
+            ended = self.state.phase is core.RunPhase.ENDED
+            went_on = list(self.state.nodes) != nodes or len(self.state.restarts) > attempt
+            assert ended or went_on, "nobody is there, and it is still waited"
 
     def count(self, kind: type) -> int:
         return sum(isinstance(action, kind) for action in self.actions)
@@ -115,7 +143,9 @@ def assert_good_end(run: Driven) -> None:
     assert state.phase is core.RunPhase.ENDED
     assert run.count(core.EndAll) == 1
     assert isinstance(run.actions[-1], core.EndAll)
-    assert run.count(core.StartAll) <= 1
+    assert run.count(core.StartAll) <= 1 + len(state.restarts)
+    assert len(state.restarts) <= state.policy.max_restarts
+    assert len(state.nodes) >= min(state.policy.min_nodes or 99, run.nodes)
     assert 0 <= code <= 255
     if state.stop_reason is not None:
         assert run.count(core.StopAll) >= 1
@@ -163,28 +193,26 @@ def assert_cause_is_primary(state: core.RunState) -> None:
 
 
 @many
-@given(chaos())
+@given(chaos(), POLICIES)
 def test_any_events_and_then_no_node_end_the_run(
-    drawn: tuple[dict[int, str], list[Step]],
+    drawn: tuple[dict[int, str], list[Step]], policy: core.RestartPolicy
 ) -> None:
     layout, steps = drawn
-    run = Driven(core.new_run(layout))
+    run = Driven(core.new_run(layout, policy=policy))
     for step in steps:
         run.take(*step)
-    for node in run.state.nodes:
-        run.take(node, core.LinkLost("gone"))
-    run.tick()
+    run.lose_all()
     assert_good_end(run)
 
 
 @many
-@given(chaos())
+@given(chaos(), POLICIES)
 def test_any_events_and_then_silence_end_with_ctrl_c(
-    drawn: tuple[dict[int, str], list[Step]],
+    drawn: tuple[dict[int, str], list[Step]], policy: core.RestartPolicy
 ) -> None:
     """Nodes that say nothing more cannot hold a person who presses Ctrl-C twice."""
     layout, steps = drawn
-    run = Driven(core.new_run(layout))
+    run = Driven(core.new_run(layout, policy=policy))
     for step in steps:
         run.take(*step)
     run.take("", core.Interrupted())

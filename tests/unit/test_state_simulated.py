@@ -146,8 +146,8 @@ class World:
                     self.ends[rank] = (end_s, code, signal)
                 last_s = max(last_s, end_s)
                 if end_s >= self.run.now:
-                    clock = end_s + self.named[node].ahead_s
-                    self.send(node, end_s, wire.WorkerExited(rank, 0, code, signal, clock))
+                    clock, told = end_s + self.named[node].ahead_s, end_s >= stop_s
+                    self.send(node, end_s, wire.WorkerExited(rank, 0, code, signal, clock, told))
             stopped_s = max(last_s, self.run.now)
             self.send(node, stopped_s, wire.WorkersStopped(0, stopped_s))
             for rank in ranks:

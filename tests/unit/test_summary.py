@@ -10,7 +10,7 @@ from launcher.cli import summary
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core import state as core
-from launcher.run.session import Ending
+from launcher.run.following import Ending
 from launcher.wire import events as wire
 from tests.unit.test_state import Run
 

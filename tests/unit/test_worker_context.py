@@ -120,13 +120,3 @@ def test_a_disk_that_refuses_does_not_end_the_training(
     w.report(loss=1.0)
     w.report(loss=1.0)
     assert capsys.readouterr().err.count("no more reports") == 1
-
-
-def test_a_report_costs_under_20_microseconds(report: Path) -> None:
-    w = Context({"FLOWLAUNCH_REPORT": str(report)})
-    costs = []
-    for step in range(2000):
-        start = time.thread_time()
-        w.report(step=step, total=2000, loss=0.25, images_per_s=640.5, epoch=3)
-        costs.append(time.thread_time() - start)
-    assert sorted(costs)[len(costs) // 2] < 20e-6
