@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from launcher.agent import (
     checkpoints,
+    last_words,
     leftovers,
     ports,
     prepare,
@@ -26,6 +27,7 @@ from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import Link
 from launcher.agent.memory import OF_AN_ATTEMPT, RunMemory
+from launcher.agent.meter import Meter
 from launcher.agent.output import Output
 from launcher.agent.resumption import Resumption
 from launcher.agent.services import Services
@@ -72,6 +74,7 @@ class Supervisor(Host):
         self._workers: Optional[workers.WorkerSet] = None
         self._output: Optional[Output] = None
         self._disk = DiskWatch(run_dir)
+        self._meter: Optional[Meter] = None
         self._attempt = 0
         self._watched_port = 0
         self._is_importing = False
@@ -110,6 +113,7 @@ class Supervisor(Host):
         # Workers die with their agent, but not what they started.
         left = run_processes.end([self._order.run_id], 0.0, False, self._order.node).left
         logs = self._path("logs")
+        last_words.add_all(logs)
         ranks = streams.ranks_in(logs)
         if ranks:
             self._output = Output(logs, ranks, self._order.max_log_bytes)
@@ -276,6 +280,7 @@ class Supervisor(Host):
         else:
             self._output.add(ranks)
         self._workers = current
+        self._meter = self._meter or Meter(self._run_dir)
         for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
             self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time()))
         self._watched_port = command.ctrl_port if self._order.hosts_rendezvous else 0
@@ -381,6 +386,8 @@ class Supervisor(Host):
             self._disk.look(self._launcher.emit)
         self._shelf.send(self._launcher)
         self._visits.tick()
+        if self._meter is not None:
+            self._meter.tick(self._launcher, self._is_working)
         self._launcher.flush()
         if self._is_working and self._kill_at is None and self._is_lease_over():
             self._begin_stop(LEFTOVER_GRACE_S)
@@ -414,6 +421,7 @@ class Supervisor(Host):
             elif time.monotonic() >= self._kill_at:
                 current.kill()
             return
+        last_words.add_all(self._path("logs"))
         current.settle()
         self._watched_port = 0
         self._tell(events.WorkersStopped(left=0, clock=time.time()))

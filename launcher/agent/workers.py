@@ -81,7 +81,7 @@ class WorkerSet:
                 stderr=logs[1],
                 pass_fds=(gate,),
                 start_new_session=True,
-                # Safe: the agent has no other thread when it starts workers.
+                # Safe: the agent's only other thread reads GPUs; prctl needs nothing it may hold.
                 preexec_fn=processes.die_with_parent,
             )
         finally:

@@ -17,7 +17,9 @@ from launcher.cli.progress import describe
 from launcher.cli.worker_lines import ShownLine, WorkerLines
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
+from launcher.core.pace import Pace
 from launcher.core.state import NodePhase, RunPhase, RunState, WorkerPhase, WorkerState
+from launcher.core.usage import Usage
 from launcher.wire import events
 
 REFRESH_S = 0.1
@@ -65,6 +67,12 @@ class LiveView:
         """Remembers rank 0's newest report."""
         if metrics.rank == 0:
             self._metrics = metrics
+
+    def on_usage(self, node: str, usage: Usage) -> None:
+        """Does nothing: lines would be read by nobody."""
+
+    def on_pace(self, pace: Pace) -> None:
+        """Does nothing: who falls behind is said as a problem."""
 
     def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
         """Remembers how a node's runtime gets on."""

@@ -19,7 +19,9 @@ from launcher.cli.printing import let_go_of, write_bytes
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
+from launcher.core.pace import Pace
 from launcher.core.state import RunPhase, RunState
+from launcher.core.usage import Usage
 from launcher.wire import events
 
 OWN = "flowlaunch"
@@ -92,6 +94,12 @@ class PlainView:
             return False
         self._shown_at[subject] = now
         return True
+
+    def on_usage(self, node: str, usage: Usage) -> None:
+        """Does nothing: lines would be read by nobody."""
+
+    def on_pace(self, pace: Pace) -> None:
+        """Does nothing: who falls behind is said as a problem."""
 
     def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
         """Shows how a node's runtime gets on."""

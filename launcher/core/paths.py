@@ -53,6 +53,11 @@ class RunPaths:
         return self.top / ".lock"
 
     @property
+    def system(self) -> PurePath:
+        """How busy the nodes were."""
+        return self.top / "system.jsonl"
+
+    @property
     def checkpoints(self) -> PurePath:
         """The directory of the checkpoints that are here."""
         return self.top / "checkpoints"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from launcher.collect.checkpoints import Stored
-from launcher.collect.reports import Metrics
 from launcher.core import state as core
+from launcher.run.gauges import GaugeWatcher
 from launcher.wire import events
 
 
-class Watcher(Protocol):
+class Watcher(GaugeWatcher, Protocol):
     """Whoever looks at a run while it goes on. Called from the loop's thread only."""
 
     @property
@@ -25,17 +25,11 @@ class Watcher(Protocol):
     def on_output(self, rank: int, stream: str, data: bytes) -> None:
         """A worker wrote these bytes to stdout or stderr."""
 
-    def on_metrics(self, metrics: Metrics) -> None:
-        """A worker reported."""
-
     def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
         """A node builds its runtime."""
 
     def on_checkpoint(self, stored: Stored) -> None:
         """A checkpoint is here."""
-
-    def on_problem(self, problem: str) -> None:
-        """Something went wrong that does not end the run."""
 
     def on_tick(self) -> None:
         """Some time has passed."""

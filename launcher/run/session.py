@@ -20,6 +20,7 @@ from launcher.core.orders import node_orders
 from launcher.run.bringup import Transports, new_inbox
 from launcher.run.fleet import Fleet
 from launcher.run.following import Ending, Options, Watcher
+from launcher.run.gauges import Gauges
 from launcher.run.heartbeat import Clocks, Heartbeat
 from launcher.run.preflight import Preflight
 from launcher.run.push import CheckpointPush
@@ -70,6 +71,7 @@ class Session:
         nodes = {rank.rank: rank.node for rank in plan.ranks}
         self._logs = LogCollector(record.paths, nodes, self._on_gap)
         self._reports = ReportReader(Path(record.paths.metrics))
+        self._gauges = Gauges(record, watcher, nodes)
         self._collector = CheckpointCollector(record.paths, self._fleet.send)
         self._stored: list[Stored] = []
         self._kept: dict[str, events.RunEnded] = {}
@@ -128,6 +130,7 @@ class Session:
                 self._step("", core.TimedOut())
             self._notice_silence()
             self._step("", core.Tick())
+            self._gauges.on_tick(self._state)
             self._watcher.on_tick()
 
     def _notice_silence(self) -> None:
@@ -176,7 +179,7 @@ class Session:
             return
         for report in self._reports.feed(event.rank, fresh):
             if isinstance(report, Metrics):
-                self._watcher.on_metrics(report)
+                self._gauges.on_metrics(report)
             else:
                 self._step(node, core.WorkerReported(event.rank, report))
 
@@ -204,6 +207,9 @@ class Session:
 
     def _take_progress(self, node: str, event: events.RuntimeProgress) -> None:
         self._watcher.on_runtime_progress(node, event)
+
+    def _take_measured(self, node: str, event: events.NodeMeasured) -> None:
+        self._gauges.on_measured(node, event, self._state.nodes[node].ahead_s)
 
     def _take_published(self, node: str, event: events.CheckpointPublished) -> None:
         self._note(node, event)
@@ -318,6 +324,7 @@ class Session:
         self._push.close()
         self._collector.close()
         self._reports.close()
+        self._gauges.close()
         self._logs.close()
 
     def _drain(self) -> None:
@@ -356,6 +363,7 @@ _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.OutputEnded: Session._take_output_end,
     events.Pong: Session._take_pong,
     events.RuntimeProgress: Session._take_progress,
+    events.NodeMeasured: Session._take_measured,
     events.CheckpointPublished: Session._take_published,
     events.NodeTroubled: Session._take_trouble,
     events.FileChunk: Session._take_chunk,

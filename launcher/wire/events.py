@@ -438,6 +438,13 @@ class RunsEnded(NamedTuple):
     data: bytes
 
 
+class NodeMeasured(NamedTuple):
+    """How busy the node was just before `clock`. `data`: JSON, see `launcher.agent.usage`."""
+
+    clock: float
+    data: bytes
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -496,6 +503,7 @@ Event = Union[
     RunStopped,
     RunsFound,
     RunsEnded,
+    NodeMeasured,
 ]
 Message = Union[Command, Event]
 
@@ -515,6 +523,7 @@ _EVENTS = (
     NodeTroubled,
     CheckpointWanted, CheckpointPlaced,
     StopOrdered, StandingReported, RunStopped, RunsFound, RunsEnded,
+    NodeMeasured,
 )  # fmt: skip
 
 

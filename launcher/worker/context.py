@@ -1,16 +1,12 @@
 """Who this worker is, as its environment says, and what it tells the launcher."""
 
-import json
-import math
 import os
-import sys
 import time
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
+from launcher.wire.report import Report
 from launcher.worker import checkpoint
-
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-_INFINITIES = {math.inf: "inf", -math.inf: "-inf"}
+from launcher.worker.reporter import reporter_to
 
 
 class Context:
@@ -45,12 +41,18 @@ class Context:
         self.dry_run = env.get("FLOWLAUNCH_DRY_RUN", "0") not in ("", "0")
         self.checkpoint_dir = os.path.abspath(env.get("FLOWLAUNCH_CHECKPOINT_DIR") or "checkpoints")
         self.resume_from = env.get("FLOWLAUNCH_RESUME_FROM") or None
-        self._report_path = env.get("FLOWLAUNCH_REPORT") or None
+        path = env.get("FLOWLAUNCH_REPORT")
+        self._reporter = reporter_to(path, self.world_size) if path else None
 
     def report(
         self, step: Optional[int] = None, total: Optional[int] = None, **values: Any
     ) -> None:
-        """Says how the job stands. Appends one line to a local file; waits for nobody.
+        """Says how the job stands. A matter of microseconds; waits for nobody.
+
+        Said at most 50 times a second (fewer with more than 80 workers), every report is kept.
+        Said faster, the last one of each moment is kept, and those with the smallest, the largest
+        and the first value that is not finite of each name. What was said last is never lost,
+        however the process ends.
 
         Args:
             step: the step that is done.
@@ -61,16 +63,16 @@ class Context:
         Raises:
             TypeError, ValueError: a value is no number.
         """
-        if self._report_path is None:
+        if self._reporter is None:
             return
-        line = {"kind": "metrics", "time": time.time()}  # type: Dict[str, Any]
-        if step is not None:
-            line["step"] = int(step)
-        if total is not None:
-            line["total"] = int(total)
-        if values:
-            line["values"] = {name: _plain(value) for name, value in values.items()}
-        self._append(line)
+        self._reporter.report(
+            Report(
+                time.time(),
+                None if step is None else int(step),
+                None if total is None else int(total),
+                {name: _plain(value) for name, value in values.items()},
+            )
+        )
 
     def save_checkpoint(self, state: Any, step: int, **meta: Any) -> str:
         """Publishes a checkpoint, whole or not at all. Every rank calls it.
@@ -120,7 +122,10 @@ class Context:
 
     def _announce(self, path: str, step: int) -> None:
         name = os.path.basename(path)
-        self._append({"kind": "checkpoint", "time": time.time(), "step": step, "name": name})
+        if self._reporter is not None:
+            self._reporter.write(
+                {"kind": "checkpoint", "time": time.time(), "step": step, "name": name}
+            )
 
     def load_checkpoint(self, path: Optional[str] = None) -> Any:
         """Returns a checkpoint's state as ``flow.load`` gives it, or None where there is none.
@@ -135,21 +140,6 @@ class Context:
         """
         path = path or self.resume_from
         return None if path is None else checkpoint.load(path)
-
-    def _append(self, line: Dict[str, Any]) -> None:
-        """One write to a file opened for appending: whole lines, from any thread."""
-        if self._report_path is None:
-            return
-        try:
-            fd = os.open(self._report_path, _APPEND, 0o600)
-            try:
-                os.write(fd, (json.dumps(line) + "\n").encode("ascii"))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            # A full disk must not end a training that does not need these lines.
-            self._report_path = None
-            sys.stderr.write("flowlaunch: no more reports from this worker: %s\n" % error)
 
 
 def context() -> Context:
@@ -169,16 +159,13 @@ def _number(env: Mapping[str, str], name: str, default: int) -> int:
         raise ValueError("%s in the environment is no whole number: %r" % (name, text)) from None
 
 
-def _plain(value: Any) -> Any:
-    """Returns a number that JSON has, or the word for one that it lacks.
+def _plain(value: Any) -> float:
+    """Returns a number as Python's own.
 
-    >>> [_plain(value) for value in (1, 2.5, float("nan"), float("-inf"))]
-    [1, 2.5, 'nan', '-inf']
+    >>> [_plain(value) for value in (1, 2.5, "nan")]
+    [1, 2.5, nan]
     """
-    if type(value) is int:
+    if type(value) is float or type(value) is int:
         return value
     # Arrays and tensors of one element; float() of such an array is an error in newer numpy.
-    number = float(value.item() if hasattr(value, "item") else value)
-    if math.isfinite(number):
-        return number
-    return _INFINITIES.get(number, "nan")
+    return float(value.item() if hasattr(value, "item") else value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import time
 from pathlib import Path
 
@@ -95,22 +94,6 @@ def test_numbers_that_json_lacks_are_words(report: Path) -> None:
 def test_a_value_that_is_no_number_is_the_jobs_error(report: Path) -> None:
     with pytest.raises(ValueError, match="low"):
         Context({"FLOWLAUNCH_REPORT": str(report)}).report(loss="low")
-
-
-def test_lines_of_many_threads_and_workers_stay_whole(report: Path) -> None:
-    workers = [Context({"FLOWLAUNCH_REPORT": str(report), "RANK": str(n)}) for n in range(4)]
-
-    def tell(w: Context) -> None:
-        for step in range(200):
-            w.report(step=step, total=200, loss=w.rank)
-
-    threads = [threading.Thread(target=tell, args=(w,)) for w in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seen = sorted((line["values"]["loss"], line["step"]) for line in _lines(report))  # type: ignore[index]
-    assert seen == [(rank, step) for rank in range(4) for step in range(200)]
 
 
 def test_a_disk_that_refuses_does_not_end_the_training(
