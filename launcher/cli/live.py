@@ -1,58 +1,76 @@
-"""The view of a run on a terminal: lines above, a panel below that says how it stands."""
+"""The view of a run on a terminal: lines above, a panel below that says how it stands.
+
+Nothing of the terminal is changed, not even whether its cursor shows: the panel is drawn over, and
+the cursor stands in the row below it. So however the process ends, SIGKILL included, the terminal
+is as it was.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from launcher.cli import summary
+from launcher.cli.board import Board
 from launcher.cli.lines import harmless
-from launcher.cli.progress import describe
+from launcher.cli.panel import draw, rows_for
 from launcher.cli.worker_lines import ShownLine, WorkerLines
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core.pace import Pace
-from launcher.core.state import NodePhase, RunPhase, RunState, WorkerPhase, WorkerState
+from launcher.core.state import RunState
 from launcher.core.usage import Usage
 from launcher.wire import events
 
 REFRESH_S = 0.1
-# Nodes are shown one by one up to this many; more are counted by how they stand.
-MAX_NODE_ROWS = 8
+# Of many nodes and workers, drawing takes longer than a person needs it often.
+SLOW_REFRESH_S = 0.5
+MANY_WORKERS = 64
+# After a change of size, so many lines at most are shown again.
+_REMEMBERED_LINES = 200
+_UP, _HOME, _CLEAR_BELOW = "\x1b[{}A", "\x1b[H", "\x1b[J"
 
 
 class LiveView:
-    """Shows nodes, workers, step, loss, images/s and the time; the workers' lines run above."""
+    """Shows how the run stands in a panel; the workers' lines run above."""
 
     # A terminal that is closed sends a signal instead.
     is_gone = False
 
     def __init__(
-        self, nodes: dict[int, str], console: Console, file_of: Callable[[int, str], str]
+        self,
+        nodes: dict[int, str],
+        console: Console,
+        file_of: Callable[[int, str], str],
+        title: str = "",
     ) -> None:
-        """Takes each rank's node, the terminal, and what names the file of a rank's stream."""
+        """Begins with an empty panel.
+
+        Args:
+            nodes: each rank's node.
+            console: the terminal.
+            file_of: names the file of a rank's stream.
+            title: the run.
+        """
         self._console = console
+        self._board = Board(title, nodes)
         self._started = time.monotonic()
-        self._refreshed = 0.0
-        self._state: RunState | None = None
-        self._metrics: Metrics | None = None
-        self._building: dict[str, events.RuntimeProgress] = {}
+        self._refreshed = self._drawn_at = float("-inf")
         self._lines = WorkerLines(nodes, file_of)
         self._waiting: list[Text] = []
-        self._live = Live(
-            console=console, auto_refresh=False, transient=True, vertical_overflow="crop"
-        )
-        self._live.start()
+        self._seen: deque[Text] = deque(maxlen=_REMEMBERED_LINES)
+        self._refresh_s = SLOW_REFRESH_S if len(nodes) > MANY_WORKERS else REFRESH_S
+        self._panel: list[Text] = []
+        self._drawn_rows = 0
+        self._size = console.size
 
     def on_state(self, state: RunState) -> None:
         """Remembers how the run stands."""
-        self._state = state
+        self._board.state = state
 
     def on_output(self, rank: int, stream: str, data: bytes) -> None:
         """Takes a worker's bytes; whole lines are shown at the next refresh."""
@@ -64,19 +82,20 @@ class LiveView:
             self._waiting.append(Text.assemble((line.label, line.colour), (line.text, style)))
 
     def on_metrics(self, metrics: Metrics) -> None:
-        """Remembers rank 0's newest report."""
-        if metrics.rank == 0:
-            self._metrics = metrics
+        """Takes a worker's report."""
+        self._board.report(metrics)
 
     def on_usage(self, node: str, usage: Usage) -> None:
-        """Does nothing: lines would be read by nobody."""
+        """Remembers how busy a node is."""
+        self._board.usage[node] = usage
 
     def on_pace(self, pace: Pace) -> None:
-        """Does nothing: who falls behind is said as a problem."""
+        """Remembers how the ranks step."""
+        self._board.pace = pace
 
     def on_runtime_progress(self, node: str, progress: events.RuntimeProgress) -> None:
         """Remembers how a node's runtime gets on."""
-        self._building[node] = progress
+        self._board.building[node] = progress
 
     def on_checkpoint(self, stored: Stored) -> None:
         """Says that a checkpoint is here."""
@@ -93,62 +112,53 @@ class LiveView:
     def on_tick(self) -> None:
         """Draws anew, some times a second."""
         now = time.monotonic()
-        if now - self._refreshed >= REFRESH_S:
-            self._refreshed = now
-            self._take_lines(self._lines.due(now))
-            self._print_lines()
-            self._live.update(self._panel(), refresh=True)
+        if now - self._refreshed < REFRESH_S:
+            return
+        self._refreshed = now
+        self._take_lines(self._lines.due(now))
+        size, before = self._console.size, self._size
+        if size != before or now - self._drawn_at >= self._refresh_s or not self._panel:
+            self._drawn_at = now
+            rows = rows_for(size.height)
+            self._panel = draw(self._board, size.width, rows, now - self._started)
+            self._show(self._panel)
+        elif self._waiting:
+            self._show(self._panel)
 
-    def _print_lines(self) -> None:
-        if self._waiting:
-            self._console.print(Text("\n").join(self._waiting), soft_wrap=True)
-            self._waiting = []
+    def _show(self, panel: Sequence[Text]) -> None:
+        """Puts new lines where the panel was, and the panel below them; in one write."""
+        lines, self._waiting = self._waiting, []
+        self._seen.extend(lines)
+        begin = self._begin()
+        if self._size != self._console.size:
+            # Rows may have been wrapped or cut meanwhile, and nobody says how.
+            self._size = self._console.size
+            begin = _HOME + _CLEAR_BELOW
+            lines = self._last_lines(self._size.width, self._size.height - len(panel) - 1)
+        with self._console.capture() as captured:
+            if lines:
+                self._console.print(Text("\n").join(lines), soft_wrap=True)
+            if panel:
+                self._console.print(Text("\n").join(panel), soft_wrap=True)
+        self._drawn_rows = len(panel)
+        if begin or captured.get():
+            self._console.file.write(begin + captured.get())
+            self._console.file.flush()
 
-    def _panel(self) -> Group:
-        state = self._state
-        if state is None:
-            return Group(Text("connecting"))
-        return Group(self._headline(state), self._nodes(state), self._progress())
+    def _begin(self) -> str:
+        return f"\r{_UP.format(self._drawn_rows)}{_CLEAR_BELOW}" if self._drawn_rows else ""
 
-    def _headline(self, state: RunState) -> Text:
-        elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._started))
-        return Text.assemble(
-            (f"{state.phase.value} ", "bold"), summary.standing(state), f"  {elapsed}"
-        )
-
-    def _nodes(self, state: RunState) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-        if len(state.nodes) > MAX_NODE_ROWS:
-            counts: dict[NodePhase, int] = {}
-            for node in state.nodes.values():
-                counts[node.phase] = counts.get(node.phase, 0) + 1
-            table.add_row(", ".join(f"{count} {phase.value}" for phase, count in counts.items()))
-            return table
-        for name, node in state.nodes.items():
-            workers = [worker for worker in state.workers.values() if worker.node == name]
-            table.add_row(name, node.phase.value, self._doing(state, name, workers))
-        return table
-
-    def _doing(self, state: RunState, name: str, workers: list[WorkerState]) -> Text:
-        if state.nodes[name].problem:
-            return Text(harmless(state.nodes[name].problem), "red")
-        building = self._building.get(name)
-        if building is not None and state.phase is RunPhase.PREPARING:
-            return Text(describe(building))
-        marks = {WorkerPhase.JOINED: "●", WorkerPhase.EXITED: "✓", WorkerPhase.WAITING: "·"}
-        return Text("".join(marks.get(worker.phase, "○") for worker in workers))
-
-    def _progress(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-        metrics = self._metrics
-        if metrics is None:
-            return table
-        bar = ProgressBar(total=metrics.total or None, completed=metrics.step or 0, width=30)
-        table.add_row(bar, summary.progress(metrics))
-        return table
+    def _last_lines(self, width: int, rows: int) -> list[Text]:
+        """Returns the newest lines that fit into so many rows."""
+        found: list[Text] = []
+        for line in reversed(self._seen):
+            rows -= max(1, -(-line.cell_len // max(1, width)))
+            if rows < 0:
+                break
+            found.append(line)
+        return found[::-1]
 
     def close(self) -> None:
-        """Shows what came without a line's end and leaves the terminal as it was."""
+        """Shows what came without a line's end and takes the panel away."""
         self._take_lines(self._lines.rest(time.monotonic()))
-        self._print_lines()
-        self._live.stop()
+        self._show([])

@@ -132,6 +132,7 @@ def _follow(
         nodes,
         as_json=as_json,
         file_of=lambda rank, stream: str(record.paths.log(nodes[rank], rank, stream)),
+        title=record.run_id,
     )
     if as_json:
         record.echo = view.on_event_line

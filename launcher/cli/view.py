@@ -21,13 +21,16 @@ class View(Watcher, Protocol):
         """Shows what is left and lets go of the terminal."""
 
 
-def open_view(nodes: dict[int, str], *, as_json: bool, file_of: Callable[[int, str], str]) -> View:
+def open_view(
+    nodes: dict[int, str], *, as_json: bool, file_of: Callable[[int, str], str], title: str = ""
+) -> View:
     """Returns the live view on a terminal, plain lines elsewhere.
 
     Args:
         nodes: each rank's node.
         file_of: names the file that has all of a rank's stream.
         as_json: stdout belongs to the events; the workers' lines are left to the files.
+        title: what the run is called.
     """
     if as_json or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return PlainView(nodes, quiet_output=as_json)
@@ -35,4 +38,4 @@ def open_view(nodes: dict[int, str], *, as_json: bool, file_of: Callable[[int, s
 
     from launcher.cli.live import LiveView
 
-    return LiveView(nodes, Console(highlight=False), file_of)
+    return LiveView(nodes, Console(highlight=False), file_of, title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,11 +29,68 @@ print("\\x1b]0;owned\\x07\\x1b[2Jlast line of", w.rank)
 """
 
 
+# A view of a thousand workers, or of fewer, that are only spoken of.
+FED = """
+import sys, time
+from rich.console import Console
+from launcher.cli.live import LiveView
+from launcher.collect.reports import Metrics
+from launcher.core import state as core, transitions
+from launcher.core.pace import Pace
+from launcher.core.usage import Usage
+from launcher.wire import events
+workers, ending = int(sys.argv[1]), sys.argv[2]
+nodes = {rank: f"gpu{rank // 8 + 1:03d}" for rank in range(workers)}
+state = core.new_run(nodes)
+def take(node, event):
+    global state
+    state, _ = transitions.step(state, node, event, 0.0)
+for node in dict.fromkeys(nodes.values()):
+    take(node, events.NodePrepared("tree", "python", 1))
+for rank, node in nodes.items():
+    take(node, events.WorkerStarted(rank, 0, 1, 0.0))
+    take(node, core.WorkerReported(rank, core.WorkerPhase.JOINED))
+view = LiveView(nodes, Console(highlight=False), lambda rank, stream: "logs", "fed")
+view.on_state(state)
+view.on_pace(Pace(0.5, 3, {3: 0.75}))
+try:
+    for step in range(1, 3001):
+        for rank in range(workers):
+            values = {"loss": 100.0 / step, "images_per_s": 640.0} if rank == 0 else {}
+            view.on_metrics(Metrics(1000.0 + step, rank, step, 3000, values))
+        for node in dict.fromkeys(nodes.values()):
+            view.on_usage(node, Usage(cpu=0.5, disk_free_bytes=9e9 if node != "gpu002" else 1e6))
+        if step % 10 == 0:
+            view.on_output(step % workers, "stdout", b"line %d\\n" % step)
+        view.on_tick()
+        if step == 40 and ending == "exception":
+            raise RuntimeError("a defect")
+        time.sleep(0.02)
+finally:
+    view.close()
+"""
+
+
 class Terminal:
     """One tmux session of 80 x 24."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, lab: Lab, socket: Path) -> Iterator[Terminal]:
+        """Opens a shell in the lab's directory."""
+        there = cls(socket)
+        env = {**os.environ, "HOME": str(lab.home), "PYTHONPATH": str(ROOT), "PS1": "$ "}
+        env.pop("NO_COLOR", None)
+        words = ("new-session", "-d", "-x", "80", "-y", "24", "-c", str(lab.top), "sh")
+        there.tmux(*words, env=env)
+        try:
+            yield there
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                there.tmux("kill-server")
 
     def tmux(self, *words: str, **more: object) -> str:
         done = subprocess.run(
@@ -70,16 +128,18 @@ def terminal(lab: Lab, tmp_path: Path, runtime_python: Path) -> Iterator[Termina
     lab.write("job.py", JOB)
     command = shlex.join([sys.executable, "-m", "launcher.cli.main", "run", "job.py"])
     lab.write("go", f"{command}; echo code $?\n")
-    there = Terminal(tmp_path / "tmux")
-    env = {**os.environ, "HOME": str(lab.home), "PYTHONPATH": str(ROOT), "PS1": "$ "}
-    env.pop("NO_COLOR", None)
-    words = ("new-session", "-d", "-x", "80", "-y", "24", "-c", str(lab.top), "sh")
-    there.tmux(*words, env=env)
-    try:
+    with Terminal.opened(lab, tmp_path / "tmux") as there:
         yield there
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            there.tmux("kill-server")
+
+
+@pytest.fixture
+def fed(lab: Lab, tmp_path: Path) -> Iterator[Terminal]:
+    """A shell where `sh go WORKERS ENDING` shows workers that are only spoken of."""
+    lab.write("fed.py", FED)
+    go = f'{shlex.quote(sys.executable)} fed.py "$@" & echo $! > pid; wait $!; echo "code $?"\n'
+    lab.write("go", go)
+    with Terminal.opened(lab, tmp_path / "tmux") as there:
+        yield there
 
 
 def test_it_shows_how_a_run_goes_and_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
@@ -108,3 +168,50 @@ def test_ctrl_c_at_the_keyboard(terminal: Terminal, lab: Lab) -> None:
     assert "Traceback" not in screen
     assert terminal.cursor_is_visible()
     lab.no_survivors()
+
+
+def test_a_thousand_workers_fit_one_screen(fed: Terminal) -> None:
+    fed.type("sh go 1000 none", "Enter")
+    screen = fed.shows("line 20")
+    assert "1000/1000 ranks joined" in screen
+    assert "step " in screen and "/3000" in screen and "ETA" in screen
+    assert "images/s 640" in screen
+    assert "slowest gpu001:3  0.75 s a step, 50 % over the median of 0.5 s" in screen
+    # The node whose disk is nearly full stands alone, the others are one row.
+    (alone,) = [line for line in screen.splitlines() if line.startswith("gpu002 ")]
+    assert "1.0 MB" in alone
+    assert any("cpu 50–50%" in line and "running" in line for line in screen.splitlines())
+    assert len(screen.rstrip().splitlines()) < 24
+
+
+def test_it_goes_with_the_size_of_the_terminal(fed: Terminal) -> None:
+    fed.type("sh go 2 none", "Enter")
+    fed.shows("line 30")
+    for width, height in ((47, 14), (120, 40), (80, 24)):
+        fed.tmux("resize-window", "-x", str(width), "-y", str(height))
+        screen = wait_until(lambda: _whole(fed.screen()), f"one panel at {width} x {height}")
+        assert max(map(len, screen.splitlines())) <= width
+
+
+def _whole(screen: str) -> str:
+    """Returns a screen on which the panel stands once, without rests of an earlier one."""
+    rows = screen.splitlines()
+    marks = ("── running", "images/s", "step ")
+    once = all(sum(mark in row for row in rows) == 1 for mark in marks)
+    numbers = [row.split()[-1] for row in rows if "| line " in row]
+    return screen if once and len(numbers) == len(set(numbers)) and numbers else ""
+
+
+@pytest.mark.parametrize("ending", ["exception", "TERM", "HUP", "KILL"])
+def test_the_terminal_is_as_it_was_after_any_end(fed: Terminal, lab: Lab, ending: str) -> None:
+    fed.type("stty -a > before", "Enter")
+    fed.type("sh go 2 " + ending, "Enter")
+    if ending != "exception":
+        fed.shows("line 10")
+        os.kill(int((lab.top / "pid").read_text()), getattr(signal, f"SIG{ending}"))
+    screen = fed.shows("code ")
+    assert ("a defect" in screen) == (ending == "exception")
+    assert fed.cursor_is_visible()
+    fed.type("stty -a > after; echo ty''ped", "Enter")
+    fed.shows("typed")
+    assert (lab.top / "before").read_text() == (lab.top / "after").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.cli.live import MAX_NODE_ROWS, LiveView
+from launcher.cli.live import LiveView
 from launcher.cli.main import show_any_text
 from launcher.cli.plain import PlainView
 from launcher.cli.view import open_view
@@ -149,20 +149,6 @@ def test_a_flood_of_lines_is_counted_and_not_shown() -> None:
     finally:
         view.close()
     assert "… 50 lines are not shown; everything is in logs/rank-0.stdout.log" in shown
-
-
-def test_many_nodes_are_counted() -> None:
-    layout = {rank: f"n{rank}" for rank in range(MAX_NODE_ROWS + 1)}
-    run = Run(layout)
-    run.prepare("n0")
-    view, screen = live(layout)
-    try:
-        view.on_state(run.state)
-        view.on_tick()
-        shown = screen.getvalue()
-    finally:
-        view.close()
-    assert "1 prepared, 8 connecting" in shown
 
 
 def test_a_runtime_that_is_built_is_shown_while_the_node_prepares() -> None:
