@@ -13,19 +13,28 @@ MANIFEST = "MANIFEST.json"
 
 
 class Serving:
-    """One file on its way to the launcher."""
+    """A part of a file on its way to the launcher.
 
-    def __init__(self, request: int, file: BinaryIO, offset: int) -> None:
+    Attributes:
+        offset: where the next piece begins.
+        sent: how many bytes were read so far.
+    """
+
+    def __init__(self, request: int, file: BinaryIO, offset: int, size: int) -> None:
         self.request = request
         self.offset = offset
+        self.sent = 0
         self._file = file
+        self._left = size
         file.seek(offset)
 
     def read(self, size: int) -> Tuple[int, bytes]:
         """Returns the next piece and its offset; b"" at the end."""
-        data = self._file.read(size)
+        data = self._file.read(min(size, self._left))
         at = self.offset
         self.offset += len(data)
+        self.sent += len(data)
+        self._left -= len(data)
         return at, data
 
     def close(self) -> None:
@@ -60,13 +69,13 @@ class CheckpointShelf:
                 found.append((int(name[5:]), name))
         return [(name, step) for step, name in sorted(found)]
 
-    def serve(self, request: int, checkpoint: str, path: str, offset: int) -> Optional[str]:
-        """Begins to send a file; returns why it cannot be sent, or None."""
+    def serve(self, ask: events.FetchFile) -> Optional[str]:
+        """Begins to send a part of a file; returns why it cannot be sent, or None."""
         try:
-            whole = self._inside(checkpoint, path)
-            self._serving[request] = Serving(request, open(whole, "rb"), offset)
+            file = open(self._inside(ask.checkpoint, ask.path), "rb")
+            self._serving[ask.request] = Serving(ask.request, file, ask.offset, ask.size)
         except OSError as error:
-            return "%s/%s: %s" % (checkpoint, path, error.strerror or error)
+            return error.strerror or str(error)
         return None
 
     def _inside(self, checkpoint: str, path: str) -> str:
@@ -99,7 +108,7 @@ class CheckpointShelf:
             if data:
                 conversation.emit(events.FileChunk(serving.request, offset, data))
             else:
-                conversation.emit(events.FileEnded(serving.request, offset, ""))
+                conversation.emit(events.FileEnded(serving.request, serving.sent, ""))
             conversation.flush()
 
     def forget_all(self) -> None:

@@ -327,7 +327,7 @@ class Supervisor(Host):
                 self._launcher.emit(cannot_release(problem))
 
     def _on_fetch(self, command: events.FetchFile) -> None:
-        error = self._shelf.serve(command.request, command.checkpoint, command.path, command.offset)
+        error = self._shelf.serve(command)
         if error is not None:
             self._launcher.emit(events.FileEnded(command.request, 0, error))
 

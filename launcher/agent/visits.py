@@ -142,7 +142,7 @@ class Visit:
         self._talk.emit(events.StandingReported(events.pack_json(self._host.standing())))
 
     def _on_fetch(self, command: events.FetchFile) -> None:
-        error = self._shelf.serve(command.request, command.checkpoint, command.path, command.offset)
+        error = self._shelf.serve(command)
         if error is not None:
             self._talk.emit(events.FileEnded(command.request, 0, error))
 

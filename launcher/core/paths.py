@@ -75,6 +75,11 @@ class RunPaths:
         """The directory of all workers' output."""
         return self.top / "logs"
 
+    @property
+    def arriving_files(self) -> PurePath:
+        """Files on their way here, by their content."""
+        return self.checkpoints / ".arriving"
+
     def log(self, node: str, rank: int, stream: str) -> PurePath:
         """The bytes that a worker wrote to one of its streams."""
         return self.logs / node / f"rank-{rank}.{stream}.log"

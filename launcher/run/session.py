@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome, Stored
+from launcher.collect.checkpoints import CheckpointCollector, Outcome, Stored
+from launcher.collect.courier import Courier
 from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, describe_gap
 from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
@@ -72,7 +73,7 @@ class Session:
         self._logs = LogCollector(record.paths, nodes, self._on_gap)
         self._reports = ReportReader(Path(record.paths.metrics))
         self._gauges = Gauges(record, watcher, nodes)
-        self._collector = CheckpointCollector(record.paths, self._fleet.send)
+        self._courier = Courier(CheckpointCollector(record.paths, self._fleet.send), self._wake)
         self._stored: list[Stored] = []
         self._kept: dict[str, events.RunEnded] = {}
         self._looked_at = self._listening_since = time.monotonic()
@@ -128,6 +129,7 @@ class Session:
             if limit is not None and not timed_out and time.monotonic() - started >= limit:
                 timed_out = True
                 self._step("", core.TimedOut())
+            self._take_pending()
             self._notice_silence()
             self._step("", core.Tick())
             self._gauges.on_tick(self._state)
@@ -213,13 +215,14 @@ class Session:
 
     def _take_published(self, node: str, event: events.CheckpointPublished) -> None:
         self._note(node, event)
-        self._on_outcomes(self._collector.on_published(node, event))
+        self._courier.on_published(node, event)
+        self._step("", core.CheckpointsPending(self._courier.pending))
 
     def _take_chunk(self, node: str, event: events.FileChunk) -> None:
-        self._on_outcomes(self._collector.on_chunk(event))
+        self._courier.on_chunk(event)
 
     def _take_file_end(self, node: str, event: events.FileEnded) -> None:
-        self._on_outcomes(self._collector.on_ended(event))
+        self._courier.on_ended(event)
 
     def _take_restored(self, node: str, event: core.LinkRestored) -> None:
         self._step(node, event)
@@ -227,8 +230,13 @@ class Session:
             self._fleet.repeat_order(node)
         offsets = self._logs.offsets().get(node, {})
         self._fleet.send(node, events.FollowOutput(events.pack_json(offsets)))
+        self._courier.on_node_present(node)
         for action in transitions.catch_up(self._state, node):
             self._act(action, only=node)
+
+    def _take_dropped(self, node: str, event: core.LinkDropped) -> None:
+        self._step(node, event)
+        self._courier.on_node_absent(node)
 
     def _take_gone(self, node: str, event: core.AgentGone) -> None:
         self._step(node, event)
@@ -238,7 +246,20 @@ class Session:
 
     def _take_lost(self, node: str, event: core.LinkLost) -> None:
         self._step(node, event)
-        self._on_outcomes(self._collector.on_node_lost(node))
+        self._courier.on_node_lost(node)
+
+    def _wake(self) -> None:
+        """Called from the courier's thread: something came of collecting."""
+        with contextlib.suppress(queue.Full):  # then the loop turns without being told
+            self._inbox.put_nowait(("", core.CheckpointsPending(0)))
+
+    def _take_pending(self, node: str = "", event: core.CheckpointsPending | None = None) -> None:
+        """How many are pending is asked now: more may have been published since."""
+        pending = self._courier.pending
+        for outcome in self._courier.outcomes():
+            self._take_outcome(outcome)
+        if self._state.checkpoints_pending != pending:
+            self._step("", core.CheckpointsPending(pending))
 
     def _offer(self, node: str, resume: Resume | None) -> events.OfferCheckpoint | None:
         return self._push.offer(node, Path(resume.directory)) if resume is not None else None
@@ -250,24 +271,21 @@ class Session:
         self._note(node, event)
         self._resume_from = event.directory
 
-    def _on_outcomes(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            if isinstance(outcome, Stored):
-                self._stored.append(outcome)
-                self._record.append(
-                    "checkpoint_stored",
-                    node=outcome.node,
-                    step=outcome.step,
-                    bytes=outcome.bytes,
-                    linked_bytes=outcome.linked_bytes,
-                )
-                self._watcher.on_checkpoint(outcome)
-            elif isinstance(outcome, NotStored):
-                self._record.append("checkpoint_failed", problem=outcome.problem)
-                self._watcher.on_problem(outcome.problem)
-                self._step(outcome.node, core.CheckpointFailed(outcome.problem))
-        if self._state.checkpoints_pending != self._collector.pending:
-            self._step("", core.CheckpointsPending(self._collector.pending))
+    def _take_outcome(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Stored):
+            self._stored.append(outcome)
+            self._record.append(
+                "checkpoint_stored",
+                node=outcome.node,
+                step=outcome.step,
+                bytes=outcome.bytes,
+                linked_bytes=outcome.linked_bytes,
+            )
+            self._watcher.on_checkpoint(outcome)
+        else:
+            self._record.append("checkpoint_failed", problem=outcome.problem)
+            self._watcher.on_problem(outcome.problem)
+            self._step(outcome.node, core.CheckpointFailed(outcome.problem))
 
     # The state machine
 
@@ -322,7 +340,7 @@ class Session:
         self._heartbeat.stop()
         self._fleet.close(deadline, self._drain)
         self._push.close()
-        self._collector.close()
+        self._courier.close()
         self._reports.close()
         self._gauges.close()
         self._logs.close()
@@ -368,9 +386,11 @@ _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.NodeTroubled: Session._take_trouble,
     events.FileChunk: Session._take_chunk,
     events.FileEnded: Session._take_file_end,
+    core.CheckpointsPending: Session._take_pending,
     events.CheckpointWanted: Session._take_wanted,
     events.CheckpointPlaced: Session._take_placed,
     core.LinkLost: Session._take_lost,
+    core.LinkDropped: Session._take_dropped,
     core.LinkRestored: Session._take_restored,
     core.AgentGone: Session._take_gone,
 }

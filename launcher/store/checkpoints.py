@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from launcher.store.runs import find_run
 
 _STEP = re.compile(r"step-(\d{8,})")
 _MAX_NAMED = 8
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,19 @@ def read_checkpoint(directory: Path) -> KnownCheckpoint:
     except OSError as error:
         raise store_error(error, where) from None
     return KnownCheckpoint(directory, published)
+
+
+def hash_of(path: Path) -> str:
+    """Returns the sha256, in hex, of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def steps_of(top: Path) -> dict[int, Path]:

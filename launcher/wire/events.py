@@ -74,12 +74,16 @@ class FollowOutput(NamedTuple):
 
 
 class FetchFile(NamedTuple):
-    """Asks for the bytes of one published file from an offset on, answered under `request`."""
+    """Asks for at most `size` bytes of a published file from an offset on.
+
+    They are answered under `request`.
+    """
 
     request: int
     checkpoint: str
     path: str
     offset: int
+    size: int
 
 
 class BuildRuntime(NamedTuple):
@@ -327,7 +331,7 @@ class FileChunk(NamedTuple):
 
 
 class FileEnded(NamedTuple):
-    """The last piece has been sent, or `error` says why none can be."""
+    """All `size` bytes that were asked for and are there were sent, or `error` says why not."""
 
     request: int
     size: int

@@ -416,8 +416,8 @@ def test_nonsense_ends_the_conversation_and_not_the_workers(node: Node) -> None:
         events.encode(events.FollowOutput(b'{"9":{"stdout":0}}')),
         events.encode(events.FollowOutput(b'{"0":{"stdout":"x"}}')),
         events.encode(events.FollowOutput(b'{"0":{"stdout":-5}}')),
-        events.encode(events.FetchFile(1, "step-00000001", "a\0b", 0)),
-        events.encode(events.FetchFile(1, "step-00000001", "MANIFEST.json", -1)),
+        events.encode(events.FetchFile(1, "step-00000001", "a\0b", 0, 9)),
+        events.encode(events.FetchFile(1, "step-00000001", "MANIFEST.json", -1, 9)),
         events.encode(events.PrepareRun(b"{}")),
         codec.encode("start_workers", {"attempt": True, "ctrl_port": 1}),
     ],
@@ -513,10 +513,10 @@ def test_a_published_checkpoint_is_announced_and_served(node: Node) -> None:
     published = talk.expect(events.CheckpointPublished)
     assert (published.rank, published.step, published.name) == (0, 3, "step-00000003")
     assert json.loads(published.data) == {"step": 3}
-    talk.send(events.FetchFile(5, "step-00000003", "w/out", 1000))
+    talk.send(events.FetchFile(5, "step-00000003", "w/out", 1000, 10_000_000))
     end = talk.expect(events.FileEnded, request=5)
     got = b"".join(chunk.data for chunk in talk.all_of(events.FileChunk))
-    assert (end.error, end.size) == ("", 256 * 4000)
+    assert (end.error, end.size) == ("", 256 * 4000 - 1000)
     assert got == (bytes(range(256)) * 4000)[1000:]
 
 
@@ -536,7 +536,7 @@ def test_only_files_of_a_checkpoint_are_served(node: Node, checkpoint: str, path
     talk = node.started(PUBLISH)
     talk.expect(events.CheckpointPublished)
     (node.run_dir / "checkpoints" / "step-00000003" / "escape").symlink_to("/etc")
-    talk.send(events.FetchFile(5, checkpoint, path, 0))
+    talk.send(events.FetchFile(5, checkpoint, path, 0, 9))
     assert talk.expect(events.FileEnded).error
     assert not talk.all_of(events.FileChunk)
 
@@ -550,6 +550,6 @@ def test_many_files_can_be_asked_for_at_once(node: Node) -> None:
     for number in range(count):
         (top / f"f{number}").write_bytes(b"x")
     for number in range(count):
-        talk.send(events.FetchFile(number, "step-00000003", f"f{number}", 0))
+        talk.send(events.FetchFile(number, "step-00000003", f"f{number}", 0, 1 << 20))
     ends = [talk.expect(events.FileEnded) for _ in range(count)]
     assert {end.error for end in ends} == {""}

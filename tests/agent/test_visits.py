@@ -147,8 +147,8 @@ def test_a_published_file_is_read_beside_the_launcher(node: Node) -> None:
     published.mkdir()
     (published / "w").write_bytes(b"weights")
     side = visit(node)
-    side.send(events.FetchFile(5, "step-00000001", "w", 0))
+    side.send(events.FetchFile(5, "step-00000001", "w", 0, 1 << 20))
     assert side.expect(events.FileChunk, request=5).data == b"weights"
     side.expect(events.FileEnded, request=5)
-    side.send(events.FetchFile(6, "step-00000001", "../w", 0))
+    side.send(events.FetchFile(6, "step-00000001", "../w", 0, 1 << 20))
     assert side.expect(events.FileEnded, request=6).error

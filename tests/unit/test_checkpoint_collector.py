@@ -35,12 +35,14 @@ def manifest(step: int, *files: object) -> bytes:
 class Home:
     """A collector, the commands that it sent, and a node that answers them."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, run: str = "run", **more: Any) -> None:
         self.top = top
-        self.paths = RunPaths(top / "run")
-        Path(self.paths.checkpoints).mkdir(parents=True)
+        self.paths = RunPaths(top / run)
+        Path(self.paths.checkpoints).mkdir(parents=True, exist_ok=True)
         self.sent: list[tuple[str, Any]] = []
-        self.collector = CheckpointCollector(self.paths, lambda *sent: self.sent.append(sent))
+        self.collector = CheckpointCollector(
+            self.paths, lambda *sent: self.sent.append(sent), **more
+        )
         self.outcomes: list[Outcome] = []
 
     def publish(self, step: int, *files: object, node: str = "n1", rank: int = 0) -> None:
@@ -54,13 +56,13 @@ class Home:
         self.outcomes += self.collector.on_ended(events.FileEnded(request, size, error))
 
     def answer(self, contents: Mapping[str, bytes], piece: int = 7) -> None:
-        """Sends every file that is asked for, until nothing more is."""
+        """Sends every piece that is asked for, until nothing more is."""
         while self.sent:
             _, fetch = self.sent.pop(0)
-            data = contents[fetch.path]
-            for start in range(0, len(data), piece):
+            data = contents[fetch.path][: fetch.offset + fetch.size]
+            for start in range(fetch.offset, len(data), piece):
                 self.chunk(fetch.request, start, data[start : start + piece])
-            self.end(fetch.request, len(data))
+            self.end(fetch.request, len(data) - fetch.offset)
 
     @property
     def problem(self) -> str:
@@ -160,6 +162,113 @@ def test_a_checkpoint_of_many_files_holds_few_of_them_open(home: Home) -> None:
     home.answer(files)
     assert isinstance(home.outcomes[0], Stored)
     assert len(list(home.step(1).iterdir())) == 301
+
+
+# Several nodes, links that break, what an earlier launcher or run left
+
+
+def test_another_holder_goes_on_in_the_middle_of_a_file(home: Home) -> None:
+    data = os.urandom(5 << 20)
+    home.publish(1, entry("a", data))
+    home.publish(1, entry("a", data), node="n2", rank=1)
+    node, first = home.sent[0]
+    assert (node, first.offset) == ("n1", 0)
+    home.chunk(first.request, 0, data[:1000])
+    home.sent.clear()
+    home.outcomes += home.collector.on_node_lost("n1")
+    assert home.outcomes == []
+    node, second = home.sent[0]
+    assert (node, second.offset) == ("n2", 1000)
+    # What the first had on its way is of no use any more, and does no harm.
+    home.chunk(first.request, 1000, data[1000:2000])
+    home.answer({"a": data}, piece=1 << 18)
+    assert isinstance(home.outcomes[0], Stored)
+    assert (home.step(1) / "a").read_bytes() == data
+
+
+def test_a_link_that_is_made_anew_goes_on_at_the_byte(home: Home) -> None:
+    data = os.urandom(5 << 20)
+    home.publish(1, entry("a", data), entry("b", b"1"))
+    home.chunk(home.sent[0][1].request, 0, data[:1000])
+    home.sent.clear()
+    home.collector.on_node_absent("n1")
+    assert home.sent == []
+    assert home.collector.pending == 1
+    home.collector.on_node_present("n1")
+    assert next(command.offset for _, command in home.sent if command.path == "a") == 1000
+    home.answer({"a": data, "b": b"1"}, piece=1 << 18)
+    assert isinstance(home.outcomes[0], Stored)
+    assert (home.step(1) / "a").read_bytes() == data
+
+
+def test_files_come_from_the_node_that_is_asked_for_least(home: Home) -> None:
+    files = {f"f{number}": os.urandom(2 << 20) for number in range(6)}
+    for node in ("n1", "n2", "n3"):
+        home.publish(1, *(entry(path, data) for path, data in files.items()), node=node)
+    for node in ("n2", "n3"):
+        assert any(asked == node for asked, _ in home.sent), home.sent
+    home.answer(files, piece=1 << 20)
+    assert isinstance(home.outcomes[0], Stored)
+
+
+def test_a_node_that_lies_is_left_for_an_honest_one(home: Home) -> None:
+    home.publish(1, entry("a", b"12345"))
+    home.publish(1, entry("a", b"12345"), node="n2")
+    _, first = home.sent.pop()
+    home.chunk(first.request, 0, b"123456789")
+    node, _ = home.sent[-1]
+    assert node == "n2"
+    home.answer({"a": b"12345"})
+    assert isinstance(home.outcomes[0], Stored)
+
+
+def test_what_a_killed_launcher_had_is_not_fetched_again(home: Home) -> None:
+    data = os.urandom(3000)
+    home.publish(1, entry("a", data))
+    home.chunk(home.sent.pop()[1].request, 0, data[:2000])
+    # It is killed here: nothing is closed. Another one comes.
+    second = Home(home.top)
+    second.publish(1, entry("a", data))
+    assert second.sent[0][1].offset == 2000
+    second.answer({"a": data})
+    assert isinstance(second.outcomes[0], Stored)
+    assert (second.step(1) / "a").read_bytes() == data
+
+
+def test_damage_in_what_a_killed_launcher_had_is_noticed(home: Home) -> None:
+    data = os.urandom(3000)
+    home.publish(1, entry("a", data))
+    home.chunk(home.sent.pop()[1].request, 0, bytes(2000))
+    second = Home(home.top)
+    second.publish(1, entry("a", data))
+    second.answer({"a": data})
+    assert isinstance(second.outcomes[0], Stored)
+    assert (second.step(1) / "a").read_bytes() == data
+
+
+def test_files_of_earlier_runs_are_linked_if_they_are_still_whole(tmp_path: Path) -> None:
+    earlier = Home(tmp_path)
+    earlier.publish(1, entry("a", b"frozen"), entry("b", b"harmed"))
+    earlier.answer({"a": b"frozen", "b": b"harmed"})
+    (earlier.step(1) / "b").write_bytes(b"HARMED")
+    home = Home(tmp_path, "later")
+    home.publish(7, entry("x", b"frozen"), entry("y", b"harmed"))
+    assert [command.path for _, command in home.sent] == ["y"]
+    home.answer({"y": b"harmed"})
+    assert home.outcomes == [Stored("n1", 7, 12, 6, home.step(7))]
+    assert (home.step(7) / "x").stat().st_ino == (earlier.step(1) / "a").stat().st_ino
+
+
+def test_a_bounded_rate_is_kept(tmp_path: Path) -> None:
+    now = [0.0]
+    home = Home(tmp_path, clock=lambda: now[0], bytes_per_s=1 << 20)
+    data = os.urandom(20 << 20)
+    home.publish(1, entry("a", data))
+    while not home.outcomes:
+        home.answer({"a": data}, piece=1 << 20)
+        now[0] += 0.1
+        home.collector.tick()
+    assert 17 < now[0] < 22
 
 
 # Damage
@@ -389,9 +498,8 @@ def test_a_disk_that_does_not_take_it_is_a_problem_with_words(
 
     home.publish(1, entry("a", b"12345"))
     if broken == "write":
-        for fetch in home.collector._fetches.values():
-            fetch.target.close()
-            fetch.target = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+        for fetch in home.collector._fetcher._fetches.values():
+            fetch.sink = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
     elif broken == "fsync":
         monkeypatch.setattr(os, "fsync", refuse)
     else:
