@@ -72,6 +72,18 @@ def positive(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    """Returns a whole number, 0 or above, for argparse.
+
+    >>> natural("0")
+    0
+    """
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above, got {text}")
+    return value
+
+
 def fraction(text: str) -> float:
     """Returns a number from 0 up to, not including, 1, for argparse."""
     value = float(text)

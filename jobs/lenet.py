@@ -217,8 +217,8 @@ def _add_train(commands: Any) -> None:
     add("--epochs", type=command.positive, help=f"({_EPOCHS}; {_DRAWN_EPOCHS} for drawn digits)")
     add("--batch-size", type=command.positive, default=100, help="over all workers (%(default)s)")
     add("--lr", type=command.rate, default=0.1, help="(%(default)s)")
-    add("--cooldown", type=int, default=0, metavar="EPOCHS", help="over the last ones the learning "
-        "rate falls to 0 (%(default)s, as in the tutorial)")  # fmt: skip
+    add("--cooldown", type=command.natural, default=1, metavar="EPOCHS", help="over the last ones "
+        "the learning rate falls to 0 (%(default)s; 0 is the tutorial's constant rate)")  # fmt: skip
     add("--momentum", type=command.fraction, default=0.0, help="(%(default)s)")
     add("--dropout", type=command.fraction, default=0.5, help="(%(default)s)")
     add("--seed", type=int, default=0, help="of weights and order (%(default)s)")
