@@ -15,9 +15,14 @@ import oneflow as flow
 from oneflow import nn
 
 from jobs.command import JobError, UsageError
+from jobs.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     State = dict[str, Any]
+
+# Parameters whose gradients are summed together. With one, the first sums (the dense layers') run
+# while the gradients of the convolutions are still computed; OneFlow's ten would be all of ours.
+_BUCKET_SIZE = 1
 
 
 class Engine(Protocol):
@@ -56,8 +61,11 @@ class EagerEngine:
         self._batch_size = batch_size
         self._model = model
         if self._world_size > 1:
+            keep_freed_memory()
             # Buffers are not broadcast at each call: ranks may evaluate unequal numbers of batches.
-            self._model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+            self._model = nn.parallel.DistributedDataParallel(
+                model, broadcast_buffers=False, bucket_size=_BUCKET_SIZE
+            )
         self._optimizer = flow.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
         if optimizer is not None:
             self._optimizer.load_state_dict(optimizer)
