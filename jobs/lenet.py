@@ -218,7 +218,7 @@ def _add_train(commands: Any) -> None:
     add("--batch-size", type=command.positive, default=100, help="over all workers (%(default)s)")
     add("--lr", type=command.rate, default=0.1, help="(%(default)s)")
     add("--cooldown", type=command.natural, default=1, metavar="EPOCHS", help="over the last ones "
-        "the learning rate falls to 0 (%(default)s; 0 is the tutorial's constant rate)")  # fmt: skip
+        "the rate falls to 0 (%(default)s; 0 is the tutorial's constant rate)")  # fmt: skip
     add("--momentum", type=command.fraction, default=0.0, help="(%(default)s)")
     add("--dropout", type=command.fraction, default=0.5, help="(%(default)s)")
     add("--seed", type=int, default=0, help="of weights and order (%(default)s)")
