@@ -61,6 +61,10 @@ def work(job: str, data: str | None, batch: int) -> None:
     from launcher import worker
 
     w = worker.context()
+    if w.world_size > 1:
+        from jobs.heap import keep_freed_memory
+
+        keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         source, build = _prepare(job, data, Path(folder))
         from jobs.training import Settings, Trainer

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from launcher.worker import CheckpointError
+from jobs.heap import keep_freed_memory
+from launcher.worker import CheckpointError, context
 
 EXIT_USAGE = 64
 EXIT_DATA = 66
@@ -47,6 +48,8 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Ends the process with `main`'s result, or with its error as one line on stderr."""
+    if context().world_size > 1:
+        keep_freed_memory()
     try:
         code = main(sys.argv[1:] if argv is None else argv)
     except JobError as error:

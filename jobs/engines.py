@@ -15,7 +15,6 @@ import oneflow as flow
 from oneflow import nn
 
 from jobs.command import JobError, UsageError
-from jobs.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     State = dict[str, Any]
@@ -61,7 +60,6 @@ class EagerEngine:
         self._batch_size = batch_size
         self._model = model
         if self._world_size > 1:
-            keep_freed_memory()
             # Buffers are not broadcast at each call: ranks may evaluate unequal numbers of batches.
             self._model = nn.parallel.DistributedDataParallel(
                 model, broadcast_buffers=False, bucket_size=_BUCKET_SIZE

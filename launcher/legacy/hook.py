@@ -19,6 +19,7 @@ import sys
 import types
 import typing
 
+from launcher.legacy import stopping
 from launcher.legacy.launch import PLACEMENT_VARIABLE, PLACEMENTS, read_launch
 
 _real_import = builtins.__import__
@@ -44,6 +45,8 @@ def install(placement: str = "") -> None:
     if not any(isinstance(finder, _MnistUtilFinder) for finder in sys.meta_path):
         # Last, so that a mnist_util.py beside the script is the one that the script meant.
         sys.meta_path.append(_MnistUtilFinder())
+    if os.environ.get("FLOWLAUNCH_RUN_ID"):
+        stopping.install(read_launch().rank)
     if read_launch().rank > 0:
         # Every worker runs the whole script; what it prints is to be seen once.
         sys.stdout = open(os.devnull, "w")

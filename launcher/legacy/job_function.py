@@ -8,6 +8,7 @@ import typing
 import numpy as np
 import oneflow as flow
 
+from launcher.legacy import stopping
 from launcher.legacy.blob import Blob, Trace, numpy_dtype, recording
 from launcher.legacy.config import FunctionConfig
 from launcher.legacy.optimizers import UpdateRule
@@ -72,7 +73,8 @@ class JobFunction:
         session.start()
         bound = self._signature.bind(*args, **keywords).arguments
         values = [self._checked(blob, bound[blob.name]) for blob in self.trace().arguments]
-        pending = PendingResult(self.program().step(values), self._result)
+        with stopping.held():
+            pending = PendingResult(self.program().step(values), self._result)
         annotation = self._signature.return_annotation
         if annotation is inspect.Signature.empty:
             return pending
@@ -100,6 +102,11 @@ class JobFunction:
                 trace, ends, self._rule(trace), session.start(), session.variables
             )
         return self._program
+
+    def steps_done(self) -> int:
+        """Returns how many training steps were started; it goes on from a loaded checkpoint's."""
+        program = self._program
+        return program.steps if program is not None and program.rule is not None else 0
 
     def _run_body(self, trace: Trace) -> typing.Any:
         try:

@@ -75,7 +75,15 @@ class Mesh:
 
     def fetch(self, tensor: typing.Any) -> Array:
         """Returns a tensor's whole value on every rank. Every rank has to ask."""
-        return self.read(self.gather(tensor.detach()))
+        tensor = tensor.detach()
+        return self.read(tensor if self._is_everywhere(tensor) else self.gather(tensor))
+
+    def _is_everywhere(self, tensor: typing.Any) -> bool:
+        """Says whether every rank holds the tensor whole, so that nobody else has to ask."""
+        return self.world_size > 1 and (tensor.placement, tuple(tensor.sbp)) == (
+            self._everywhere,
+            (flow.sbp.broadcast,),
+        )
 
     def read(self, gathered: typing.Any) -> Array:
         """Returns the value of what `gather` gave."""

@@ -41,11 +41,7 @@ def write_snapshot(path: str, values: typing.Mapping[str, Array]) -> None:
     os.makedirs(parent, exist_ok=True)
     beside = tempfile.mkdtemp(prefix=".{}.".format(os.path.basename(path)), dir=parent)
     try:
-        for name, value in values.items():
-            os.mkdir(os.path.join(beside, name))
-            _write(os.path.join(beside, name, DATA), np.ascontiguousarray(value).tobytes())
-            _sync(os.path.join(beside, name))
-        _write(os.path.join(beside, DONE), b"")
+        fill_snapshot(beside, values)
         # mkdtemp keeps others out; a checkpoint is as open as what the script makes itself.
         os.chmod(beside, 0o777 & ~_umask())
         _sync(beside)
@@ -53,6 +49,32 @@ def write_snapshot(path: str, values: typing.Mapping[str, Array]) -> None:
         _sync(parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def fill_snapshot(directory: str, values: typing.Mapping[str, Array]) -> None:
+    """Writes what makes a checkpoint into an empty directory; `DONE` last.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    for name, value in values.items():
+        os.mkdir(os.path.join(directory, name))
+        _write(os.path.join(directory, name, DATA), np.ascontiguousarray(value).tobytes())
+        _sync(os.path.join(directory, name))
+    _write(os.path.join(directory, DONE), b"")
+
+
+def link_snapshot(source: str, directory: str) -> None:
+    """Puts the files of a checkpoint, which nobody changes, into an empty directory too.
+
+    Raises:
+        OSError: they can be neither linked nor copied.
+    """
+    for name in sorted(os.listdir(source)):
+        if name != DONE:
+            os.mkdir(os.path.join(directory, name))
+            _link(os.path.join(source, name, DATA), os.path.join(directory, name, DATA))
+    _write(os.path.join(directory, DONE), b"")
 
 
 def read_snapshot(
@@ -98,6 +120,13 @@ def _read(file: str, form: Form) -> Array:
             )
         )
     return values.reshape(shape)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one that has no links
+        shutil.copyfile(source, target)
 
 
 def _write(file: str, content: bytes) -> None:
