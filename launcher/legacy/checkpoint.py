@@ -47,7 +47,7 @@ class CheckPoint:
         session.variables.initialize(mesh)
         resumed = context().resume_from
         if resumed is not None:
-            _load(_resumed(resumed, "its initializers"), mesh)
+            _load(_resumed(resumed), mesh)
 
     def save(self, path: str) -> None:
         """Writes a checkpoint; rank 0 does.
@@ -77,7 +77,7 @@ class CheckPoint:
         """
         resumed = context().resume_from
         if resumed is not None and os.path.abspath(path) not in _saved:
-            path = _resumed(resumed, path)
+            path = _resumed(resumed)
         _load(path, session.start())
 
 
@@ -111,7 +111,7 @@ def _publish(write: typing.Callable[[str], None], saved_as: str) -> None:
         _say("stopped after step {0}; the checkpoint of step {0} is what was learnt".format(step))
 
 
-def _resumed(directory: str, instead_of: str) -> str:
+def _resumed(directory: str) -> str:
     """Returns the checkpoint of `--resume`, proven."""
     verify(directory)
     if not os.path.isfile(os.path.join(directory, DONE)):
@@ -120,7 +120,7 @@ def _resumed(directory: str, instead_of: str) -> str:
             "it where the networks agree".format(directory)
         )
     if context().rank == 0:
-        _say("{} instead of {}".format(os.path.basename(directory), instead_of))
+        _say("the script begins with {}, as --resume says".format(os.path.basename(directory)))
     return directory
 
 

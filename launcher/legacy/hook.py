@@ -45,9 +45,10 @@ def install(placement: str = "") -> None:
     if not any(isinstance(finder, _MnistUtilFinder) for finder in sys.meta_path):
         # Last, so that a mnist_util.py beside the script is the one that the script meant.
         sys.meta_path.append(_MnistUtilFinder())
+    launch = read_launch()
     if os.environ.get("FLOWLAUNCH_RUN_ID"):
-        stopping.install(read_launch().rank)
-    if read_launch().rank > 0:
+        stopping.install(launch.rank, launch.world_size)
+    if launch.rank > 0:
         # Every worker runs the whole script; what it prints is to be seen once.
         sys.stdout = open(os.devnull, "w")
 

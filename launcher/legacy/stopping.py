@@ -16,8 +16,8 @@ import sys
 import threading
 import typing
 
-# Python's handlers run between two steps, never while one waits for another worker, which may
-# have ended: then nothing is published, and a thread ends the process after so long.
+# Python's handlers run between two steps, never while one waits for another worker. Where that one
+# has ended, nothing is published, and a thread ends the process after so long.
 _PATIENCE_S = 3.0
 
 
@@ -33,12 +33,13 @@ class _Stop:
 _stop = _Stop()
 
 
-def install(rank: int) -> None:
+def install(rank: int, world_size: int) -> None:
     """Makes TERM publish the weights on rank 0, and leave the other ranks alone for as long."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    signal.set_wakeup_fd(write_end)
-    threading.Thread(target=_end_in_time, args=(read_end,), daemon=True).start()
+    if world_size > 1:
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end)
+        threading.Thread(target=_end_in_time, args=(read_end,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: _on_term(rank))
 
 

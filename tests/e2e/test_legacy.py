@@ -1,13 +1,15 @@
-"""A script of the tutorials on two hosts: it sees what it saw on one."""
+"""Scripts of the old API under the launcher: on two hosts, stopped, resumed."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.legacy.material import MNIST, floats, tutorial_scripts
+from tests.legacy.material import HERE, MNIST, draw_mnist, floats, tutorial_scripts
 from tests.support.lab import Factory, Lab
 
 STEPS = 20
@@ -42,3 +44,48 @@ def test_the_losses_of_two_hosts_are_those_of_one(lab_of: Factory, runtime_pytho
     one, two = curve(lab, "n1"), curve(lab, "n1,n2")
     assert len(one) == len(two) == STEPS
     assert two == pytest.approx(one, abs=1e-5)
+
+
+def checkpoint_at(lab: Lab) -> tuple[int, set[str]]:
+    """Returns the step of the newest run's only checkpoint, and the files that it has."""
+    (home,) = (lab.run_dir() / "checkpoints").iterdir()
+    manifest = json.loads((home / "MANIFEST.json").read_text())
+    return manifest["step"], {entry["path"] for entry in manifest["files"]}
+
+
+@pytest.mark.oneflow
+def test_what_a_script_learnt_comes_home_and_is_gone_on_with(
+    lab: Lab, runtime_python: Path
+) -> None:
+    lab.manifest(runtime_python, [{"name": "here", "transport": "local"}])
+    script = (HERE / "own" / "typed.py").read_text()
+    epochs = "list(zip(images, labels)) * int(sys.argv[2])"
+    lab.write("typed.py", script.replace("zip(images, labels)", epochs, 1))
+    draw_mnist(lab.top / "mnist.npz", batches=120)
+
+    # Stopped long before it would save: it is stopped with what it has learnt.
+    process = lab.start(
+        "run", "--legacy-api", "--grace", "60", "typed.py", "--", "train", "100000"
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "loss" in line:
+            break
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    stopped_at, files = checkpoint_at(lab)
+    assert stopped_at >= 1
+    assert {"conv-weight/out", "dense2-bias/out", "snapshot_done"} <= files
+    assert f"stopped after step {stopped_at}" in err
+
+    done = lab.flowlaunch("run", "--legacy-api", "--resume", "last", "typed.py", "--", "train", "1")
+    assert done.code == 0, done.err
+    assert f"begins with step-{stopped_at:08d}, as --resume says" in done.err
+    step, files_then = checkpoint_at(lab)
+    assert (step, files_then) == (stopped_at + 120, files)
+
+    done = lab.flowlaunch("run", "--legacy-api", "--resume", "last", "typed.py", "--", "eval")
+    assert done.code == 0, done.err
+    found = re.search(r"accuracy: ([\d.]+)", done.out)
+    assert found is not None and float(found.group(1)) > 0.95
