@@ -69,21 +69,18 @@ def positive(text: str) -> int:
     >>> positive("12")
     12
     """
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return value
+    return _whole_number(text, 1)
 
 
 def natural(text: str) -> int:
-    """Returns a whole number, 0 or above, for argparse.
+    """Returns a whole number, 0 or above, for argparse."""
+    return _whole_number(text, 0)
 
-    >>> natural("0")
-    0
-    """
+
+def _whole_number(text: str, least: int) -> int:
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above, got {text}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number above {least - 1}, got {text}")
     return value
 
 

@@ -79,6 +79,11 @@ def _make_room(directory: str, meta: Dict[str, Any]) -> None:
 def load(path: str) -> Any:
     """Verifies a published directory, then returns what ``flow.load`` makes of it."""
     verify(path)
+    if not os.path.exists(os.path.join(path, _PICKLE)):
+        raise CheckpointError(
+            "%s holds other files than save_checkpoint's; one that a script with --legacy-api "
+            "saved goes through `python -m launcher.legacy.convert` first" % path
+        )
     import oneflow
 
     return oneflow.load(path)

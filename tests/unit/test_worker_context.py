@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launcher.worker import Context, context
+from launcher.worker import CheckpointError, Context, context
 
 _ENV = {
     "RANK": "3",
@@ -103,3 +103,10 @@ def test_a_disk_that_refuses_does_not_end_the_training(
     w.report(loss=1.0)
     w.report(loss=1.0)
     assert capsys.readouterr().err.count("no more reports") == 1
+
+
+def test_files_of_another_kind_are_not_taken_for_a_state(tmp_path: Path) -> None:
+    w = Context({"FLOWLAUNCH_CHECKPOINT_DIR": str(tmp_path)})
+    path = w.save_files(lambda top: (Path(top) / "snapshot_done").write_text(""), 3)
+    with pytest.raises(CheckpointError, match=r"launcher\.legacy\.convert"):
+        w.load_checkpoint(path)
