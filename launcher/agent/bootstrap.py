@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from types import ModuleType, TracebackType
     from typing import Any, Callable, List, Optional, Sequence
 
+# The end of a traceback that goes with the report of it.
+_TRACE_CHARS = 16000
 _ENV_MODULE = "oneflow.framework.env_util"
 
 
@@ -193,8 +195,10 @@ def main() -> None:
         import traceback
 
         error.__traceback__ = _own_frames(error.__traceback__)
-        traceback.print_exception(type(error), error, error.__traceback__)
-        report("exception", type=type(error).__name__, message=str(error)[:2000])
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        sys.stderr.write("".join(lines))
+        trace = "".join(lines)[-_TRACE_CHARS:].splitlines()
+        report("exception", type=type(error).__name__, message=str(error)[:2000], trace=trace)
         _leave(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 

@@ -77,6 +77,15 @@ def require_tree(store: FileStore, order: NodeOrder, directory: str) -> str:
     return tree
 
 
+def python_gone(python: str) -> Unusable:
+    """Returns the words for workers that could not be started for want of their interpreter."""
+    return Unusable(
+        "no_python",
+        "its Python is gone: %s" % python,
+        "run `flowlaunch provision`, or mend the node's python in the manifest",
+    )
+
+
 def disk_problem(error: OSError) -> Unusable:
     """Returns the words for a file that could not be written."""
     return Unusable(

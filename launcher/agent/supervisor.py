@@ -23,6 +23,7 @@ from launcher.agent import (
     workers,
 )
 from launcher.agent.conversation import Conversation
+from launcher.agent.diagnosis import WRITABLE, NodeWatch
 from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError, FileStore
 from launcher.agent.link import Link
@@ -75,6 +76,7 @@ class Supervisor(Host):
         self._output: Optional[Output] = None
         self._disk = DiskWatch(run_dir)
         self._meter: Optional[Meter] = None
+        self._watch: Optional[NodeWatch] = None
         self._attempt = 0
         self._watched_port = 0
         self._is_importing = False
@@ -281,6 +283,11 @@ class Supervisor(Host):
             self._output.add(ranks)
         self._workers = current
         self._meter = self._meter or Meter(self._run_dir)
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = NodeWatch(self._python, [self._path("work"), *WRITABLE])
+        if not os.path.exists(self._python):
+            raise prepare.python_gone(self._python)
         for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
             self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time()))
         self._watched_port = command.ctrl_port if self._order.hosts_rendezvous else 0
@@ -403,6 +410,8 @@ class Supervisor(Host):
             self._tell(
                 events.WorkerExited(rank, self._attempt, exit_code, number, time.time(), stopped)
             )
+            if exit_code != 0 and not stopped:
+                self._diagnose(rank, current)
             if exit_code != 0 and not stopped and not self._launcher.is_open:
                 # Nobody is there to decide it, and the others would wait for this one for ever.
                 self._begin_stop(LEFTOVER_GRACE_S)
@@ -412,6 +421,13 @@ class Supervisor(Host):
             self._tell(events.RendezvousListening(self._attempt, time.time()))
         if not current.running or self._kill_at is not None:
             self._settle(current)
+
+    def _diagnose(self, rank: int, current: workers.WorkerSet) -> None:
+        """Tells what the node knows of a worker that failed by itself."""
+        facts = self._watch.facts(current.pids[rank]) if self._watch is not None else []
+        if facts:
+            data = events.pack_json(facts)
+            self._tell(events.WorkerDiagnosed(rank, self._attempt, data))
 
     def _settle(self, current: workers.WorkerSet) -> None:
         """Sees to it that nothing is left once the workers have ended, or must end."""

@@ -38,6 +38,7 @@ class WorkerSet:
 
     Attributes:
         is_settled: nothing of them lives any more.
+        pids: the process of each rank, also once it has ended.
     """
 
     def __init__(self, python: str, workdir: str, logs: str) -> None:
@@ -47,6 +48,7 @@ class WorkerSet:
         self._ranks: Dict[int, int] = {}
         self._gate: Optional[int] = None
         self.is_settled = False
+        self.pids: Dict[int, int] = {}
 
     def log_path(self, rank: int, stream: str) -> str:
         """Returns the file that a worker's stream goes to."""
@@ -90,6 +92,7 @@ class WorkerSet:
         # Reaped by waitpid(-1) in `reap`, together with adopted orphans; Popen must not try.
         process.returncode = 0
         self._ranks[process.pid] = order.rank
+        self.pids[order.rank] = process.pid
         return process.pid
 
     def _open_log(self, rank: int, stream: str) -> int:

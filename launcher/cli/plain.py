@@ -20,6 +20,7 @@ from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core.pace import Pace
+from launcher.core.stall import waited_for
 from launcher.core.state import RunPhase, RunState
 from launcher.core.usage import Usage
 from launcher.wire import events
@@ -27,6 +28,8 @@ from launcher.wire import events
 OWN = "flowlaunch"
 # Rank 0's reports are shown as often as this, in seconds, and so is a download.
 PROGRESS_INTERVAL_S = 2.0
+# A stall is told of again as often as this, in seconds.
+STALL_INTERVAL_S = 10.0
 
 
 class PlainView:
@@ -45,10 +48,12 @@ class PlainView:
         self._lines: dict[tuple[int, str], LineAssembler] = {}
         self._max_line_bytes = max_line_bytes(2 * len(nodes))
         self._standing = ""
+        self._state: RunState | None = None
         self._shown_at: dict[str, float] = {}
 
     def on_state(self, state: RunState) -> None:
         """Says how far the run is, where that has changed."""
+        self._state = state
         if state.phase not in (RunPhase.PREPARING, RunPhase.RUNNING):
             return
         standing = summary.standing(state)
@@ -88,9 +93,9 @@ class PlainView:
         if metrics.rank == 0 and (last or self._is_time("metrics")):
             self._own(summary.progress(metrics))
 
-    def _is_time(self, subject: str) -> bool:
+    def _is_time(self, subject: str, interval_s: float = PROGRESS_INTERVAL_S) -> bool:
         now = time.monotonic()
-        if now - self._shown_at.get(subject, float("-inf")) < PROGRESS_INTERVAL_S:
+        if now - self._shown_at.get(subject, float("-inf")) < interval_s:
             return False
         self._shown_at[subject] = now
         return True
@@ -115,7 +120,10 @@ class PlainView:
         self._own(problem)
 
     def on_tick(self) -> None:
-        """Does nothing: what is shown does not move."""
+        """Says now and then whom the others wait for, while workers start."""
+        waiting = waited_for(self._state, time.monotonic()) if self._state is not None else ""
+        if self._state is not None and waiting and self._is_time("stall", STALL_INTERVAL_S):
+            self._own(f"{summary.standing(self._state)}; {waiting}")
 
     def close(self) -> None:
         """Prints what came without a line's end."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.cli.lines import harmless, to_text
 from launcher.collect.reports import Metrics
-from launcher.core.state import NodePhase, RunPhase, RunState, StopReason, WorkerPhase
+from launcher.core.state import NodePhase, RunPhase, RunState, StopReason, WorkerPhase, WorkerState
 from launcher.run.following import Ending
 from launcher.wire.events import RunEnded
 
@@ -96,9 +96,10 @@ def reason(ending: Ending) -> str:
         return "the time of --timeout was over; the workers were stopped"
     cause = state.root_cause
     if cause is not None:
-        node = state.workers[cause.rank].node
-        last = _last_words(ending.stderr_tail)
-        return f"rank {cause.rank} on {node} {cause.in_words}" + (f" ({last})" if last else "")
+        worker = state.workers[cause.rank]
+        last = _last_words(worker, ending.stderr_tail)
+        why = f" ({harmless(last)})" if last else ""
+        return f"rank {cause.rank} on {worker.node} {cause.in_words}{why}"
     if state.stop_reason is StopReason.NODE_FAILED:
         names = [name for name, node in state.nodes.items() if node.problem]
         return f"cannot use {', '.join(names)}"
@@ -117,8 +118,10 @@ def failure(ending: Ending) -> list[str]:
             lines += [f"  hint: {harmless(node.hint)}"] if node.hint else []
     cause = state.root_cause
     if cause is not None and state.stop_reason not in _ORDERED:
-        lines.append(f"rank {cause.rank} on {state.workers[cause.rank].node} failed first:")
-        lines += [f"  | {line}" for line in _tail(ending.stderr_tail)]
+        worker = state.workers[cause.rank]
+        lines.append(f"rank {cause.rank} on {worker.node} failed first:")
+        lines += [f"  | {line}" for line in _last_lines(worker, ending.stderr_tail)]
+        lines += [f"  {worker.node}: {harmless(fact)}" for fact in worker.facts]
     lines += [f"missing: {harmless(line)}" for line in state.missing]
     return lines
 
@@ -147,12 +150,22 @@ def _kept(node: str, left: RunEnded) -> str:
     return f"{node}: the job wrote {files} ({size(left.bytes)}) that stay there, in {left.kept}"
 
 
-def _tail(data: bytes) -> list[str]:
-    lines = [to_text(line) for line in data.rstrip(b"\n").split(b"\n")] if data.strip() else []
+def _last_lines(worker: WorkerState, tail: bytes) -> list[str]:
+    """Returns the traceback that ended a worker's program, else the end of its stderr."""
+    if worker.raised is not None and worker.raised.trace:
+        return [harmless(line) for line in worker.raised.trace[-TAIL_LINES:]]
+    lines = [to_text(line) for line in tail.rstrip(b"\n").split(b"\n")] if tail.strip() else []
     return lines[-TAIL_LINES:] or ["it wrote nothing to stderr"]
 
 
-def _last_words(tail: bytes) -> str:
+def _last_words(worker: WorkerState, tail: bytes) -> str:
+    """Returns the exception's line, else what the node knows of the end, "" where nobody knows."""
+    if worker.raised is not None:
+        return worker.raised.words.splitlines()[0]
+    return _exception_in(tail) or next(iter(worker.facts), "")
+
+
+def _exception_in(tail: bytes) -> str:
     """Returns the line of a traceback that names the exception, or "" where there is none."""
     lines = [to_text(line) for line in tail.rstrip().split(b"\n")]
     if any(line.startswith("Traceback (most recent call last)") for line in lines):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.core.blame import Raised, read_raised
 from launcher.core.state import WorkerPhase
 from launcher.store.atomic import write_whole
 from launcher.store.run_record import store_error
@@ -28,7 +29,7 @@ class Metrics:
     values: dict[str, Any]
 
 
-Report = Metrics | WorkerPhase
+Report = Metrics | WorkerPhase | Raised
 
 
 class ReportReader:
@@ -84,6 +85,8 @@ def _parse(rank: int, line: bytes) -> Report | None:
         kind = fields["kind"]
         if kind in _PHASES:
             return _PHASES[kind]
+        if kind == "exception":
+            return read_raised(fields)
         if kind != "metrics":
             return None
         step, total = fields.get("step"), fields.get("total")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from launcher.core.state import RunState
+
 DETACHED = "detached"
 # Its launcher was killed, or its machine went off: nobody follows it, and it should be followed.
 ABANDONED = "abandoned"
@@ -39,6 +41,21 @@ def _ended(record: Mapping[str, object]) -> str:
         return "stopped"
     code = record.get("exit_code")
     return "done" if code == 0 else f"failed ({code})"
+
+
+def first_error(state: RunState) -> dict[str, object] | None:
+    """Returns what run.json says of the failure that ended a run, None where there was none."""
+    cause = state.root_cause
+    if cause is None:
+        return None
+    worker = state.workers[cause.rank]
+    said = [worker.raised.words] if worker.raised is not None else []
+    return {
+        "rank": cause.rank,
+        "node": worker.node,
+        "how": cause.in_words,
+        "lines": [*said, *worker.facts],
+    }
 
 
 def lasted_s(record: Mapping[str, object], now: float) -> float | None:

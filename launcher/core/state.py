@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from launcher.core.blame import Raised
 from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
 
-SIGABRT, SIGKILL, SIGTERM = 6, 9, 15
+SIGABRT, SIGKILL, SIGPIPE, SIGTERM = 6, 9, 13, 15
 ALL_STREAMS = frozenset(("stdout", "stderr", "report"))
 
 
@@ -115,6 +116,13 @@ class WorkerReported(NamedTuple):
     phase: WorkerPhase
 
 
+class WorkerRaised(NamedTuple):
+    """An exception ends a worker's program."""
+
+    rank: int
+    raised: Raised
+
+
 class ClockMeasured(NamedTuple):
     """A node's clock is this many seconds ahead of the launcher's."""
 
@@ -168,6 +176,7 @@ LocalEvent = (
     | AgentGone
     | LinkLost
     | WorkerReported
+    | WorkerRaised
     | ClockMeasured
     | Interrupted
     | TimedOut
@@ -265,9 +274,12 @@ class Exit:
 
         >>> Exit(0, None, 9, 0.0, False).in_words, Exit(0, 3, 0, 0.0, False).in_words
         ('was ended by SIGKILL', 'ended with exit code 3')
+        >>> Exit(0, 137, 0, 0.0, False).in_words
+        'ended with exit code 137, which it chose itself: no signal ended it'
         """
         if self.exit_code is not None:
-            return f"ended with exit code {self.exit_code}"
+            own = ", which it chose itself: no signal ended it" if self.exit_code > 127 else ""
+            return f"ended with exit code {self.exit_code}{own}"
         try:
             return f"was ended by {signal.Signals(self.signal).name}"
         except ValueError:
@@ -286,6 +298,9 @@ class WorkerState:
     Attributes:
         open_streams: those whose last byte is not here yet.
         torn_streams: those of which something is missing here.
+        since: when it came into this phase, by the launcher's monotonic clock.
+        raised: the exception that ended its program, None where none did.
+        facts: what its node knows of its end, a sentence each.
     """
 
     node: str
@@ -294,6 +309,9 @@ class WorkerState:
     exit: Exit | None = None
     open_streams: frozenset[str] = ALL_STREAMS
     torn_streams: frozenset[str] = frozenset()
+    since: float = 0.0
+    raised: Raised | None = None
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -377,15 +395,20 @@ class RunState:
     def root_cause(self) -> Exit | None:
         """The worker that failed first of itself; None where none did.
 
-        An end that our own TERM brought about is never one. OneFlow's abort after another's death
-        is one only where no other failure is known. Where a node failed first, no worker did.
+        An end that our own TERM brought about is never one. OneFlow's abort after another's death,
+        and a broken pipe, is one only where no other failure is known. Where a node failed first,
+        no worker did.
         """
         first = next((end for end in self.failures if not end.after_stop), None)
         if first is None and self.stop_reason is StopReason.NODE_FAILED:
             return None
         own = [end for end in self.failures if not _is_our_doing(end, first)]
-        primary = [end for end in own if end.signal != SIGABRT]
+        primary = [end for end in own if not self._is_secondary(end)]
         return next(iter(primary or own), None)
+
+    def _is_secondary(self, end: Exit) -> bool:
+        raised = self.workers[end.rank].raised
+        return end.signal in (SIGABRT, SIGPIPE) or (raised is not None and raised.is_secondary)
 
 
 def _is_our_doing(end: Exit, first: Exit | None) -> bool:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from launcher.core import restarting
+from launcher.core.blame import read_facts
 from launcher.core.state import (
     Action,
     AgentGone,
@@ -38,6 +39,7 @@ from launcher.core.state import (
     Tick,
     TimedOut,
     WorkerPhase,
+    WorkerRaised,
     WorkerReported,
     WorkerState,
 )
@@ -298,7 +300,7 @@ def _on_started(state: RunState, node: str, event: wire.WorkerStarted, now: floa
     worker = state.workers.get(event.rank)
     if worker is None or worker.phase is not WorkerPhase.WAITING or event.attempt != state.attempt:
         return state, []
-    state = _with_worker(state, event.rank, phase=WorkerPhase.STARTED, pid=event.pid)
+    state = _with_worker(state, event.rank, phase=WorkerPhase.STARTED, pid=event.pid, since=now)
     if node in state.nodes and state.nodes[node].phase is NodePhase.PREPARED:
         state = _with_node(state, node, phase=NodePhase.RUNNING)
     return state, []
@@ -325,7 +327,20 @@ def _on_reported(state: RunState, node: str, event: WorkerReported, now: float) 
     worker = state.workers.get(event.rank)
     if worker is None or worker.phase is WorkerPhase.EXITED:
         return state, []
-    return _with_worker(state, event.rank, phase=event.phase), []
+    return _with_worker(state, event.rank, phase=event.phase, since=now), []
+
+
+def _on_raised(state: RunState, node: str, event: WorkerRaised, now: float) -> Result:
+    if event.rank not in state.workers:
+        return state, []
+    return _with_worker(state, event.rank, raised=event.raised), []
+
+
+def _on_diagnosed(state: RunState, node: str, event: wire.WorkerDiagnosed, now: float) -> Result:
+    worker = state.workers.get(event.rank)
+    if worker is None or event.attempt != state.attempt:
+        return state, []
+    return _with_worker(state, event.rank, facts=read_facts(event)), []
 
 
 def _on_listening(
@@ -427,6 +442,8 @@ _HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = Mappin
         AgentGone: _on_agent_gone,
         LinkLost: _on_link_lost,
         WorkerReported: _on_reported,
+        WorkerRaised: _on_raised,
+        wire.WorkerDiagnosed: _on_diagnosed,
         ClockMeasured: _on_clock,
         Interrupted: _on_interrupted,
         TimedOut: _on_timed_out,

@@ -16,6 +16,7 @@ from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, de
 from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
 from launcher.core import transitions
+from launcher.core.blame import Raised
 from launcher.core.model import LaunchPlan, Resume
 from launcher.core.orders import node_orders
 from launcher.run.bringup import Transports, new_inbox
@@ -182,6 +183,8 @@ class Session:
         for report in self._reports.feed(event.rank, fresh):
             if isinstance(report, Metrics):
                 self._gauges.on_metrics(report)
+            elif isinstance(report, Raised):
+                self._step(node, core.WorkerRaised(event.rank, report))
             else:
                 self._step(node, core.WorkerReported(event.rank, report))
 
@@ -367,6 +370,8 @@ def _kind(event: core.AnyEvent | LogGap | LogGapClosed) -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Raised):
+        return value._asdict()
     return value.value if isinstance(value, core.WorkerPhase) else value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.core import state as core
+from launcher.core.standing import first_error
 
 
 def standing(state: core.RunState) -> dict[str, Any]:
@@ -26,4 +27,5 @@ def standing(state: core.RunState) -> dict[str, Any]:
             for rank, worker in state.workers.items()
         },
         "missing": list(state.missing),
+        "first_error": first_error(state),
     }

@@ -449,6 +449,14 @@ class NodeMeasured(NamedTuple):
     data: bytes
 
 
+class WorkerDiagnosed(NamedTuple):
+    """What the node knows of a worker's end. `data`: JSON list of sentences."""
+
+    rank: int
+    attempt: int
+    data: bytes
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -508,6 +516,7 @@ Event = Union[
     RunsFound,
     RunsEnded,
     NodeMeasured,
+    WorkerDiagnosed,
 ]
 Message = Union[Command, Event]
 
@@ -527,7 +536,7 @@ _EVENTS = (
     NodeTroubled,
     CheckpointWanted, CheckpointPlaced,
     StopOrdered, StandingReported, RunStopped, RunsFound, RunsEnded,
-    NodeMeasured,
+    NodeMeasured, WorkerDiagnosed,
 )  # fmt: skip
 
 

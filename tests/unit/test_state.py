@@ -6,6 +6,7 @@ import pytest
 
 from launcher.core import state as core
 from launcher.core import transitions
+from launcher.core.blame import Raised
 from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
 
@@ -403,3 +404,35 @@ def test_a_state_is_a_value() -> None:
     run.start()
     assert before == core.new_run(TWO_NODES)
     assert before.phase is core.RunPhase.PREPARING
+
+
+@pytest.mark.parametrize("kind", ["BrokenPipeError", "ConnectionResetError"])
+def test_a_broken_pipe_is_blamed_only_where_nothing_else_is_known(kind: str) -> None:
+    run = Run()
+    run.start()
+    run.take("n1", core.WorkerRaised(0, Raised(kind, f"{kind}: gone")))
+    run.exit(0, 1, clock=1.0)
+    assert run.state.root_cause is not None and run.state.root_cause.rank == 0
+    run.exit(2, 3, clock=2.0)
+    assert run.state.root_cause.rank == 2
+
+
+@pytest.mark.parametrize("signal", [core.SIGABRT, core.SIGPIPE])
+def test_an_abort_or_a_broken_pipe_after_anothers_failure_is_not_the_cause(signal: int) -> None:
+    run = Run()
+    run.start()
+    run.exit(0, None, signal, clock=1.0)
+    run.exit(2, 1, clock=2.0)
+    assert run.state.root_cause is not None and run.state.root_cause.rank == 2
+
+
+def test_stop_from_elsewhere_is_no_failure() -> None:
+    run = Run()
+    run.start()
+    assert kinds(run.take("n1", wire.StopOrdered(1.0))) == [core.StopAll]
+    assert run.take("n2", wire.StopOrdered(1.1)) == []
+    for rank in run.layout:
+        run.exit(rank, None, core.SIGTERM)
+    run.stopped()
+    run.complete()
+    assert (run.state.stop_reason, run.code) == (core.StopReason.STOPPED, EXIT_INTERRUPTED)

@@ -10,6 +10,7 @@ from launcher.cli import summary
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core import state as core
+from launcher.core.blame import Raised
 from launcher.run.following import Ending
 from launcher.wire import events as wire
 from tests.unit.test_state import Run
@@ -55,6 +56,46 @@ def test_a_signal_is_named(signal: int, name: str) -> None:
 def test_a_failure_without_words_says_so() -> None:
     assert summary.failure(ending(failed(3)))[1] == "  | it wrote nothing to stderr"
     assert summary.reason(ending(failed(3), b"no traceback\n")).endswith("exit code 3")
+
+
+def test_an_exit_code_that_looks_like_a_signal_is_told_apart() -> None:
+    run = failed(137)
+    assert run.code == 137
+    assert summary.reason(ending(run)).endswith(
+        "exit code 137, which it chose itself: no signal ended it"
+    )
+
+
+def test_the_reported_exception_goes_before_the_end_of_stderr() -> None:
+    run = Run()
+    run.start()
+    trace = tuple(TRACEBACK.decode().splitlines()[1:])
+    raised = Raised("ZeroDivisionError", "ZeroDivisionError: division by zero", trace)
+    run.take("n2", core.WorkerRaised(2, raised))
+    facts = wire.WorkerDiagnosed(2, 0, b'["the disk of /tmp is full: 0 kB are free\\u001b[2J"]')
+    run.take("n2", facts)
+    run.exit(2, 1)
+    run.stopped()
+    end = ending(run, b"noise of a library\n")
+    assert summary.reason(end).endswith("(ZeroDivisionError: division by zero)")
+    lines = summary.failure(end)
+    assert lines[1] == "  | Traceback (most recent call last):"
+    assert lines[-2:] == [
+        "  | ZeroDivisionError: division by zero",
+        "  n2: the disk of /tmp is full: 0 kB are free^[[2J",
+    ]
+    assert not any("noise" in line for line in lines)
+
+
+def test_what_the_node_knows_stands_behind_the_signal() -> None:
+    run = Run()
+    run.start()
+    run.take("n2", wire.WorkerDiagnosed(2, 0, b'["out of memory: the kernel ended process 7"]'))
+    run.exit(2, None, 9)
+    run.stopped()
+    assert summary.reason(ending(run)) == (
+        "rank 2 on n2 was ended by SIGKILL (out of memory: the kernel ended process 7)"
+    )
 
 
 def test_only_the_end_of_a_long_stderr_is_shown_and_never_obeyed() -> None:
