@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # The end of a traceback that goes with the report of it.
 _TRACE_CHARS = 16000
+# Asks for the stacks of all threads; of the real-time signals, one that nothing else uses.
+STACKS_SIGNAL = 34 + 11
 _ENV_MODULE = "oneflow.framework.env_util"
 
 
@@ -96,6 +98,16 @@ class OneFlowFinder:
 
     def _after_import(self, module: ModuleType) -> None:
         report("joined")
+
+
+def _answer_for_stacks() -> None:
+    """Has Python's faulthandler write where the program is, upon a signal."""
+    path = os.environ.pop("FLOWLAUNCH_STACKS", "")
+    if path:
+        import faulthandler
+
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True)
 
 
 def _mend_settings(module: Any) -> None:
@@ -184,6 +196,7 @@ def main() -> None:
     """Runs the job and ends with its exit code."""
     # A file would get the output in blocks, and whoever follows it would see it late.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _answer_for_stacks()
     gate = int(os.environ.pop("FLOWLAUNCH_GATE", "-1"))
     sys.meta_path.insert(0, OneFlowFinder(int(os.environ.get("RANK", "0")), gate))
     kind, target, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]

@@ -6,7 +6,7 @@ A run needs few of these, so the code behind each is imported where it is asked 
 import queue
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
-from launcher.agent import prepare, runtime_store
+from launcher.agent import errands, prepare, runtime_store
 from launcher.wire import events
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Services:
         if obey is not None:
             obey(self, command)
         return obey is not None
+
+    def start(self, name: str, work: Callable[[], events.Event]) -> None:
+        """Does some work in a thread of its own, and tells what came of it."""
+        errands.start(name, work, self._from_threads.put)
 
     # The runtime
 

@@ -25,6 +25,11 @@ def log_path(directory: str, rank: int, stream: str) -> str:
     return os.path.join(directory, "rank-%d.%s.log" % (rank, stream))
 
 
+def stacks_path(directory: str, rank: int) -> str:
+    """Returns the file that a worker writes to where its Python code is, when it is asked."""
+    return os.path.join(directory, "rank-%d.stacks" % rank)
+
+
 def ranks_in(directory: str) -> List[int]:
     """Returns the ranks of which there are logs."""
     found = [_LOG_NAME.fullmatch(name) for name in os.listdir(directory)]

@@ -308,6 +308,14 @@ class Supervisor(Host):
         if self._workers is not None and command.attempt == self._attempt:
             self._workers.open_gate()
 
+    def _on_collect_stacks(self, command: events.CollectStacks) -> None:
+        from launcher.agent import stacks
+
+        current, python = self._workers, self._python
+        pids = current.living if current is not None else {}
+        logs = self._path("logs")
+        self._services.start("stacks", lambda: stacks.answer(pids, logs, python))
+
     def _on_stop(self, command: events.StopWorkers) -> None:
         self._services.stop_build()
         if self._is_working:
@@ -480,6 +488,7 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.StartWorkers: Supervisor._on_start,
     events.OpenGate: Supervisor._on_open_gate,
     events.StopWorkers: Supervisor._on_stop,
+    events.CollectStacks: Supervisor._on_collect_stacks,
     events.FollowOutput: Supervisor._on_follow,
     events.FetchFile: Supervisor._on_fetch,
     events.Ping: Supervisor._on_ping,

@@ -72,6 +72,7 @@ class WorkerSet:
         env = worker_environment(order.env, extra_env)
         env["FLOWLAUNCH_GATE"] = str(gate)
         env["FLOWLAUNCH_REPORT"] = self.log_path(order.rank, streams.REPORT)
+        env["FLOWLAUNCH_STACKS"] = streams.stacks_path(self._logs, order.rank)
         logs = [self._open_log(order.rank, name) for name in (streams.STDOUT, streams.STDERR)]
         try:
             process = subprocess.Popen(
@@ -117,6 +118,11 @@ class WorkerSet:
                 return ended
             if pid in self._ranks:
                 ended.append(_ended(self._ranks.pop(pid), status))
+
+    @property
+    def living(self) -> Dict[int, int]:
+        """The processes of the ranks that have not ended."""
+        return {rank: pid for pid, rank in self._ranks.items()}
 
     @property
     def running(self) -> List[int]:

@@ -42,12 +42,10 @@ class Labels:
         return self._folded[key]
 
     def _fold(self, ranks: Sequence[int]) -> str:
-        from ClusterShell.RangeSet import RangeSet
-
-        from launcher.core.nodeset import fold
+        from launcher.core.nodeset import fold, fold_ranks
 
         nodes = dict.fromkeys(self._nodes[rank] for rank in ranks)
-        return f"{fold(nodes)}:{RangeSet.fromlist([str(rank) for rank in ranks])}"
+        return f"{fold(nodes)}:{fold_ranks(ranks)}"
 
     def colour(self, ranks: Sequence[int]) -> str:
         """Returns the colour of a label: always the same for a rank, another one for many."""

@@ -29,6 +29,12 @@ EXIT_PIPE = 141
 @click.option("--name", metavar="NAME", help="A name to call the run by.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="Stop after S seconds.")
 @click.option(
+    "--hang-timeout",
+    type=click.FloatRange(min=1),
+    metavar="S",
+    help="Stop where no rank is heard of for S seconds, and show where each of them is (never).",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=5.0,
@@ -51,6 +57,7 @@ def command(
     words: options.JobWords,
     name: str | None,
     timeout: float | None,
+    hang_timeout: float | None,
     grace: float,
     lease: float,
     no_check: bool,
@@ -76,7 +83,7 @@ def command(
         plan, folder = plan_run(wish, spec, transports)
         record = _make_record(plan, runs_directory(runs_dir), wish, name)
         try:
-            how = Options(grace, lease, timeout, check=not no_check)
+            how = Options(grace, lease, timeout, hang_timeout, check=not no_check)
             ending = _follow(plan, folder, record, transports, how, as_json)
         finally:
             record.close()

@@ -13,7 +13,7 @@ from rich.table import Table
 from launcher.cli import summary
 from launcher.cli.lines import harmless
 from launcher.cli.render import console
-from launcher.core.nodeset import fold
+from launcher.core.nodeset import fold, fold_ranks
 from launcher.core.standing import ABANDONED, lasted_s, standing
 from launcher.core.state import Exit
 from launcher.store import run_history
@@ -158,13 +158,15 @@ def _workers_table(workers: Mapping[str, Mapping[str, Any]]) -> Table:
         alike: dict[str, list[tuple[str, str]]] = {}
         for rank, node, state in rows:
             alike.setdefault(state, []).append((rank, node))
-        rows = [
-            (fold([rank for rank, _ in each]), fold(dict.fromkeys(node for _, node in each)), state)
-            for state, each in alike.items()
-        ]
+        rows = [_alike(each, state) for state, each in alike.items()]
     for row in rows:
         table.add_row(*map(escape, row))
     return table
+
+
+def _alike(workers: Sequence[tuple[str, str]], state: str) -> tuple[str, str, str]:
+    nodes = dict.fromkeys(node for _, node in workers)
+    return fold_ranks(int(rank) for rank, _ in workers), fold(nodes), state
 
 
 def _stands(worker: Mapping[str, Any]) -> str:
@@ -182,7 +184,7 @@ def _errors(told: Mapping[str, Any]) -> list[str]:
     ]
     first = told["first_error"]
     if first:
-        lines.append(f"first error: rank {first['rank']} on {first['node']} {first['how']}")
+        lines.append(f"first error: {first['words']}")
         lines += [f"  {line}" for line in first.get("lines", [])]
     lines += [f"missing: {line}" for line in told["missing"]]
     if told["state"] == ABANDONED:

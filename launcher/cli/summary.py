@@ -7,14 +7,14 @@ from typing import Any
 
 from launcher.cli.lines import harmless, to_text
 from launcher.collect.reports import Metrics
+from launcher.core.hang import described, headline
+from launcher.core.standing import ORDERED
 from launcher.core.state import NodePhase, RunPhase, RunState, StopReason, WorkerPhase, WorkerState
 from launcher.run.following import Ending
 from launcher.wire.events import RunEnded
 
 # Of a failed worker's stderr, so many lines at the end.
 TAIL_LINES = 20
-# Where somebody wanted the end, no worker's end is a failure.
-_ORDERED = (StopReason.INTERRUPTED, StopReason.STOPPED)
 
 
 def size(count: float) -> str:
@@ -92,6 +92,8 @@ def reason(ending: Ending) -> str:
         return "interrupted; the workers were stopped first"
     if state.stop_reason is StopReason.STOPPED:
         return "stopped by `flowlaunch stop`"
+    if state.stop_reason is StopReason.HUNG and state.suspicion is not None:
+        return f"hung: {harmless(headline(state.suspicion))}"
     if state.stop_reason is StopReason.TIMEOUT:
         return "the time of --timeout was over; the workers were stopped"
     cause = state.root_cause
@@ -117,7 +119,9 @@ def failure(ending: Ending) -> list[str]:
             lines.append(f"{name}: {harmless(node.problem)}")
             lines += [f"  hint: {harmless(node.hint)}"] if node.hint else []
     cause = state.root_cause
-    if cause is not None and state.stop_reason not in _ORDERED:
+    if state.stop_reason is StopReason.HUNG and state.suspicion is not None:
+        lines += map(harmless, described(state.suspicion))
+    elif cause is not None and state.stop_reason not in ORDERED:
         worker = state.workers[cause.rank]
         lines.append(f"rank {cause.rank} on {worker.node} failed first:")
         lines += [f"  | {line}" for line in _last_lines(worker, ending.stderr_tail)]

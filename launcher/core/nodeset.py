@@ -164,6 +164,17 @@ def _combine(operator: str, chosen: set[str], names: set[str]) -> None:
         chosen ^= names
 
 
+def fold_ranks(ranks: Iterable[int]) -> str:
+    """Returns ranks in short.
+
+    >>> fold_ranks([3, 0, 1, 2, 7])
+    '0-3,7'
+    """
+    from ClusterShell.RangeSet import RangeSet
+
+    return str(RangeSet.fromlist([str(rank) for rank in ranks]))
+
+
 def fold(names: Iterable[str]) -> str:
     """Returns the names in short.
 

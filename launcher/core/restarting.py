@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+from launcher.core.hang import headline
 from launcher.core.state import (
     Action,
     NodePhase,
@@ -18,7 +19,7 @@ from launcher.core.state import (
 )
 
 # Only these end an attempt and not the run.
-REASONS = (StopReason.WORKER_FAILED, StopReason.NODE_FAILED)
+REASONS = (StopReason.WORKER_FAILED, StopReason.NODE_FAILED, StopReason.HUNG)
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 30.0
 # What a checkpoint that is still on its way may take beyond the back-off.
 CHECKPOINTS_S = 30.0
@@ -41,6 +42,8 @@ def backoff_s(restarts: int) -> float:
 
 def cause_in_words(state: RunState) -> str:
     """Returns what failed first, in one line."""
+    if state.stop_reason is StopReason.HUNG and state.suspicion is not None:
+        return headline(state.suspicion)
     cause = state.root_cause
     if cause is not None:
         return f"rank {cause.rank} on {state.workers[cause.rank].node} {cause.in_words}"
@@ -109,6 +112,7 @@ def _prepared_anew(state: RunState, nodes: tuple[str, ...]) -> RunState:
         deadline=None,
         ctrl_port=0,
         is_open=False,
+        suspicion=None,
     )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from launcher.core.state import RunState
+from launcher.core.hang import described, headline
+from launcher.core.stacks import fold, odd_ranks
+from launcher.core.state import RunState, StopReason
 
 DETACHED = "detached"
 # Its launcher was killed, or its machine went off: nobody follows it, and it should be followed.
 ABANDONED = "abandoned"
+# Where somebody wanted the end, no worker's end is a failure.
+ORDERED = (StopReason.INTERRUPTED, StopReason.STOPPED, StopReason.TIMEOUT)
 
 
 def standing(record: Mapping[str, object], *, is_followed: bool) -> str:
@@ -45,7 +49,15 @@ def _ended(record: Mapping[str, object]) -> str:
 
 def first_error(state: RunState) -> dict[str, object] | None:
     """Returns what run.json says of the failure that ended a run, None where there was none."""
-    cause = state.root_cause
+    if state.stop_reason is StopReason.HUNG and state.suspicion is not None:
+        odd = odd_ranks(fold(state.suspicion.stacks))
+        return {
+            "rank": odd[0] if odd else None,
+            "node": state.workers[odd[0]].node if odd and odd[0] in state.workers else None,
+            "words": headline(state.suspicion),
+            "lines": described(state.suspicion),
+        }
+    cause = None if state.stop_reason in ORDERED else state.root_cause
     if cause is None:
         return None
     worker = state.workers[cause.rank]
@@ -53,7 +65,7 @@ def first_error(state: RunState) -> dict[str, object] | None:
     return {
         "rank": cause.rank,
         "node": worker.node,
-        "how": cause.in_words,
+        "words": f"rank {cause.rank} on {worker.node} {cause.in_words}",
         "lines": [*said, *worker.facts],
     }
 

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from launcher.core.blame import Raised
+from launcher.core.hang import Suspicion
 from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
 
@@ -70,6 +71,7 @@ class StopReason(enum.Enum):
     INTERRUPTED = "interrupted"
     TIMEOUT = "timeout"
     STOPPED = "stopped"
+    HUNG = "hung"
     START_TIMEOUT = "start timeout"
 
 
@@ -133,6 +135,12 @@ class Interrupted(NamedTuple):
     """Ctrl-C, once more."""
 
 
+class FellSilent(NamedTuple):
+    """Nothing has come of any rank for so long that the run may hang."""
+
+    quiet_s: float
+
+
 class TimedOut(NamedTuple):
     """The run has taken as long as it may."""
 
@@ -179,6 +187,7 @@ LocalEvent = (
     | WorkerRaised
     | ClockMeasured
     | Interrupted
+    | FellSilent
     | TimedOut
     | OutputComplete
     | CheckpointsPending
@@ -217,13 +226,17 @@ class PrepareAgain(NamedTuple):
     attempt: int
 
 
+class AskStacks(NamedTuple):
+    """Ask every agent where its workers are."""
+
+
 class EndAll(NamedTuple):
     """Nothing more is wanted of any node; with `keep`, nodes keep what is not here whole."""
 
     keep: bool = False
 
 
-Action = StartAll | OpenGates | StopAll | PrepareAgain | EndAll
+Action = StartAll | OpenGates | StopAll | PrepareAgain | AskStacks | EndAll
 
 
 @dataclass(frozen=True)
@@ -353,6 +366,7 @@ class RunState:
     Attributes:
         deadline: when, by the launcher's monotonic clock, waiting in this phase is over.
         missing: what could not be brought here whole, one line each.
+        suspicion: why the run may hang, None while nothing looks like it.
         is_open: the held ranks were let go on.
         start_limit_s: what may pass until every rank has joined; None is for ever.
         running_since: when the workers were started, by the same clock.
@@ -370,6 +384,7 @@ class RunState:
     interrupts: int = 0
     ctrl_port: int = 0
     checkpoints_pending: int = 0
+    suspicion: Suspicion | None = None
     deadline: float | None = None
     missing: tuple[str, ...] = ()
     is_open: bool = False
@@ -438,11 +453,14 @@ def new_run(
     )
 
 
+_TIME_LIMITS = (StopReason.TIMEOUT, StopReason.START_TIMEOUT, StopReason.HUNG)
+
+
 def exit_code(state: RunState) -> int:
     """Returns what the command ends with."""
     if state.stop_reason in (StopReason.INTERRUPTED, StopReason.STOPPED):
         return EXIT_INTERRUPTED
-    if state.stop_reason in (StopReason.TIMEOUT, StopReason.START_TIMEOUT):
+    if state.stop_reason in _TIME_LIMITS:
         return EXIT_TIMEOUT
     cause = state.root_cause
     if cause is not None:

@@ -13,15 +13,18 @@ from typing import Any
 
 from launcher.core import restarting
 from launcher.core.blame import read_facts
+from launcher.core.hang import Suspicion
 from launcher.core.state import (
     Action,
     AgentGone,
     AnyEvent,
+    AskStacks,
     CheckpointFailed,
     CheckpointsPending,
     ClockMeasured,
     EndAll,
     Exit,
+    FellSilent,
     Interrupted,
     LinkDropped,
     LinkLost,
@@ -109,11 +112,20 @@ def _advance_running(state: RunState, now: float) -> Result:
         return _stop(state, StopReason.NODE_FAILED, now)
     if state.failures:
         return _stop(state, StopReason.WORKER_FAILED, now)
+    suspicion = state.suspicion
+    if suspicion is not None and suspicion.is_settled(_answering(state), now):
+        if suspicion.is_confirmed:
+            return _stop(state, StopReason.HUNG, now)
+        state = replace(state, suspicion=None)
     if _has_stalled(state, now):
         return _stop(state, StopReason.START_TIMEOUT, now)
     if all(node.phase is NodePhase.STOPPED for node in state.nodes.values()):
         return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
     return state, []
+
+
+def _answering(state: RunState) -> list[str]:
+    return [name for name, node in state.nodes.items() if node.is_reachable]
 
 
 def _has_stalled(state: RunState, now: float) -> bool:
@@ -390,6 +402,18 @@ def _on_interrupted(state: RunState, node: str, event: Interrupted, now: float) 
     return state, []
 
 
+def _on_silent(state: RunState, node: str, event: FellSilent, now: float) -> Result:
+    if state.phase is not RunPhase.RUNNING or state.suspicion is not None:
+        return state, []
+    return replace(state, suspicion=Suspicion(event.quiet_s, now)), [AskStacks()]
+
+
+def _on_stacks(state: RunState, node: str, event: wire.StacksCollected, now: float) -> Result:
+    if state.suspicion is None or node not in state.nodes:
+        return state, []
+    return replace(state, suspicion=state.suspicion.with_answer(node, event)), []
+
+
 def _on_timed_out(state: RunState, node: str, event: TimedOut, now: float) -> Result:
     if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
         return _stop(state, StopReason.TIMEOUT, now)
@@ -447,6 +471,8 @@ _HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = Mappin
         ClockMeasured: _on_clock,
         Interrupted: _on_interrupted,
         TimedOut: _on_timed_out,
+        FellSilent: _on_silent,
+        wire.StacksCollected: _on_stacks,
         OutputComplete: _on_output_complete,
         CheckpointsPending: _on_pending,
         CheckpointFailed: _on_checkpoint_failed,

@@ -43,12 +43,14 @@ class Options:
         grace_s: from TERM to KILL.
         lease_s: how long workers live on without their launcher.
         timeout_s: the run is stopped after so long; None is never.
+        hang_timeout_s: the run is stopped after so long without a word of any rank; None is never.
         check: whether the nodes dial each other before the workers start.
     """
 
     grace_s: float = 5.0
     lease_s: float = 60.0
     timeout_s: float | None = None
+    hang_timeout_s: float | None = None
     check: bool = True
 
 

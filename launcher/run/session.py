@@ -27,6 +27,7 @@ from launcher.run.heartbeat import Clocks, Heartbeat
 from launcher.run.preflight import Preflight
 from launcher.run.push import CheckpointPush
 from launcher.run.signals import SignalsTo
+from launcher.run.silence import Silence
 from launcher.run.standing import standing
 from launcher.store.job_folder import JobFolder
 from launcher.store.run_record import RunRecord
@@ -77,6 +78,7 @@ class Session:
         self._courier = Courier(CheckpointCollector(record.paths, self._fleet.send), self._wake)
         self._stored: list[Stored] = []
         self._kept: dict[str, events.RunEnded] = {}
+        self._silence = Silence(options.hang_timeout_s, STANDSTILL_S)
         self._looked_at = self._listening_since = time.monotonic()
         self._signals = 0
         self._signals_seen = 0
@@ -132,9 +134,16 @@ class Session:
                 self._step("", core.TimedOut())
             self._take_pending()
             self._notice_silence()
+            self._notice_hang()
             self._step("", core.Tick())
             self._gauges.on_tick(self._state)
             self._watcher.on_tick()
+
+    def _notice_hang(self) -> None:
+        is_linked = all(driver.is_linked for driver in self._fleet.drivers.values())
+        silent = self._silence.notice(self._state, time.monotonic(), is_linked=is_linked)
+        if silent is not None:
+            self._step("", silent)
 
     def _notice_silence(self) -> None:
         """Has another link made to nodes that answer no ping: a cut cable, a stopped agent.
@@ -176,6 +185,7 @@ class Session:
 
     def _take_output(self, node: str, event: events.WorkerOutput) -> None:
         at = event.clock - self._state.nodes[node].ahead_s
+        self._silence.hear(time.monotonic())
         fresh = self._logs.append(event.rank, event.stream, event.offset, event.data, at)
         if event.stream != REPORT:
             self._watcher.on_output(event.rank, event.stream, fresh)
@@ -377,6 +387,7 @@ def _plain(value: object) -> object:
 
 _COMMANDS: dict[type, Callable[[Any], events.Command]] = {
     core.OpenGates: lambda action: events.OpenGate(action.attempt),
+    core.AskStacks: lambda action: events.CollectStacks(),
     core.StopAll: lambda action: events.StopWorkers(action.grace_s),
     core.EndAll: lambda action: events.EndRun(action.keep),
 }

@@ -196,6 +196,10 @@ class FindRuns(NamedTuple):
     """A visitor asks what there is of every run of this user on the node."""
 
 
+class CollectStacks(NamedTuple):
+    """Asks where the workers' Python code is."""
+
+
 class EndRuns(NamedTuple):
     """A visitor has processes of runs ended, and their directories removed.
 
@@ -449,6 +453,16 @@ class NodeMeasured(NamedTuple):
     data: bytes
 
 
+class StacksCollected(NamedTuple):
+    """Where the workers are. `data`: JSON ``{"<rank>": what py-spy or faulthandler wrote}``.
+
+    `quiet_s`: for how long none of them has written anything, by the node's clock.
+    """
+
+    quiet_s: float
+    data: bytes
+
+
 class WorkerDiagnosed(NamedTuple):
     """What the node knows of a worker's end. `data`: JSON list of sentences."""
 
@@ -483,6 +497,7 @@ Command = Union[
     StopRun,
     FindRuns,
     EndRuns,
+    CollectStacks,
 ]
 Event = Union[
     AgentReady,
@@ -517,6 +532,7 @@ Event = Union[
     RunsEnded,
     NodeMeasured,
     WorkerDiagnosed,
+    StacksCollected,
 ]
 Message = Union[Command, Event]
 
@@ -526,7 +542,7 @@ _COMMANDS = (
     ReportFacts, BindPorts, DialPeers, OfferWheels, PutWheel, InstallRuntime, RemoveRuntime,
     ReleaseOutput,
     OfferCheckpoint, PutCheckpointFile,
-    AskStanding, StopRun, FindRuns, EndRuns,
+    AskStanding, StopRun, FindRuns, EndRuns, CollectStacks,
 )  # fmt: skip
 _EVENTS = (
     AgentReady, FilesWanted, NodePrepared, NodeUnusable, RuntimeProgress, RuntimeReady,
@@ -536,7 +552,7 @@ _EVENTS = (
     NodeTroubled,
     CheckpointWanted, CheckpointPlaced,
     StopOrdered, StandingReported, RunStopped, RunsFound, RunsEnded,
-    NodeMeasured, WorkerDiagnosed,
+    NodeMeasured, WorkerDiagnosed, StacksCollected,
 )  # fmt: skip
 
 
