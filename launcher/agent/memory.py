@@ -13,6 +13,7 @@ from launcher.wire import codec, events, order
 OF_AN_ATTEMPT = (
     events.WorkerStarted, events.RendezvousListening, events.WorkerExited, events.WorkersStopped,
     events.WorkerDiagnosed,
+    events.LeaseEnded,
 )  # fmt: skip
 
 

@@ -41,6 +41,10 @@ class Output:
                     self._streams[rank, name] = Stream(path, CHUNK_BYTES)
                 self._reports[rank] = LineReader(log_path(self._logs, rank, REPORT))
 
+    def sizes(self) -> Dict[Tuple[int, str], int]:
+        """Returns how much is written of each stream."""
+        return {key: stream.size() for key, stream in self._streams.items()}
+
     def seek(self, offsets: Offsets) -> None:
         """Sends each stream from its offset on, one that is not named from its first byte on."""
         for (rank, name), stream in self._streams.items():

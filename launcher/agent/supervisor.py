@@ -281,6 +281,7 @@ class Supervisor(Host):
             self._output = Output(logs, ranks, self._order.max_log_bytes)
         else:
             self._output.add(ranks)
+        sizes = self._output.sizes()
         self._workers = current
         self._meter = self._meter or Meter(self._run_dir)
         if self._watch is not None:
@@ -289,7 +290,8 @@ class Supervisor(Host):
         if not os.path.exists(self._python):
             raise prepare.python_gone(self._python)
         for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
-            self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time()))
+            at = [sizes[rank, name] for name in (streams.STDOUT, streams.STDERR)]
+            self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time(), *at))
         self._watched_port = command.ctrl_port if self._order.hosts_rendezvous else 0
         self._is_importing = False
 
@@ -405,6 +407,7 @@ class Supervisor(Host):
             self._meter.tick(self._launcher, self._is_working)
         self._launcher.flush()
         if self._is_working and self._kill_at is None and self._is_lease_over():
+            self._tell(events.LeaseEnded(self._lease_s, time.time()))
             self._begin_stop(LEFTOVER_GRACE_S)
         if self._next_order is not None and not self._is_working:
             command, self._next_order = self._next_order, None

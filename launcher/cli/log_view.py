@@ -147,7 +147,7 @@ class LogView:
         found = []
         for name in find_logs(self._known.paths):
             if name not in self._readers and self._wish.wants(name):
-                gaps = self._gaps.get((name.rank, name.stream), ())
+                gaps = self._gaps.get((name.node, name.rank, name.stream), ())
                 self._readers[name] = LogReader(self._known.paths, name, gaps)
                 found.append(self._readers[name])
         return found

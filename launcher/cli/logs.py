@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from launcher.cli import options
-from launcher.cli.run import EXIT_PIPE
+from launcher.cli.following import EXIT_PIPE
 
 
 @click.command("logs", epilog="Example: flowlaunch logs last -f --rank 0,2-5 --tail 20")

@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": ("launcher.cli.plan", "Print what run would do, and do nothing."),
     "ps": ("launcher.cli.ps", "List the runs, newest first."),
     "status": ("launcher.cli.status", "Show one run: every worker, restarts, the first error."),
+    "attach": ("launcher.cli.attach", "Follow a run that goes on without a launcher."),
     "stop": ("launcher.cli.stop", "End a run on every node, from anywhere."),
     "reap": ("launcher.cli.reap", "Find and end what runs left on the nodes."),
     "check": ("launcher.cli.check", "Try every node the way a run will use it."),

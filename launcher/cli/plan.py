@@ -31,8 +31,8 @@ def command(
     wish = words.wish(runs_dir)
     spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
-        plan, folder = plan_run(wish, spec, transports)
+        work = plan_run(wish, spec, transports)
     if as_json:
-        render.json_value(plan_to_json(plan, hidden=tuple(wish.env)))
+        render.json_value(plan_to_json(work.plan, hidden=work.hidden))
     else:
-        render.plan(plan, folder, hidden=tuple(wish.env))
+        render.plan(work.plan, work.folder, hidden=tuple(wish.env))

@@ -104,6 +104,13 @@ def ending(ending: Ending, top: Path) -> None:
         print(line, file=sys.stderr)
 
 
+def let_go(top: Path) -> None:
+    """Prints that a run goes on without this launcher, and how to come back to it."""
+    notice(f"run {top.name} goes on, detached")
+    notice(f"  flowlaunch attach {top.name}   follows it, and brings everything home")
+    notice(f"  flowlaunch stop {top.name}     ends it")
+
+
 def notice(text: str) -> None:
     """Prints a line of flowlaunch's own."""
     print(text, file=sys.stderr, flush=True)

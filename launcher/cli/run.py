@@ -11,14 +11,10 @@ from launcher.cli import options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launcher.core.model import ClusterSpec, LaunchPlan
-    from launcher.run.following import Ending, Options
+    from launcher.core.model import ClusterSpec
+    from launcher.run.attempts import Undertaking
     from launcher.run.planning import Wish
-    from launcher.store.job_folder import JobFolder
     from launcher.store.run_record import RunRecord
-
-# As a shell shows a program that wrote to a pipe which nobody reads.
-EXIT_PIPE = 141
 
 
 @click.command(
@@ -49,6 +45,27 @@ EXIT_PIPE = 141
     help="How long workers live on without this launcher, seconds (60).",
 )
 @click.option(
+    "--start-timeout",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    metavar="S",
+    help="Stop where a rank waits for the others for longer than this, seconds (120).",
+)
+@click.option("-d", "--detach", is_flag=True, help="Return once every worker has started.")
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="After a failure, start again from the newest checkpoint, at most N times (0).",
+)
+@click.option(
+    "--min-nodes",
+    type=click.IntRange(min=1),
+    metavar="M",
+    help="Go on without nodes that cannot be used, as long as M are left (all).",
+)
+@click.option(
     "--no-check", is_flag=True, help="Do not try first whether the nodes reach each other."
 )
 @options.runs_dir_option
@@ -60,6 +77,10 @@ def command(
     hang_timeout: float | None,
     grace: float,
     lease: float,
+    start_timeout: float,
+    detach: bool,
+    max_restarts: int,
+    min_nodes: int | None,
     no_check: bool,
     runs_dir: str | None,
     as_json: bool,
@@ -69,26 +90,41 @@ def command(
     JOB is a .py file; what stands behind -- is its own. The exit code is 0 where every worker
     ended with 0 and every log and checkpoint is here, else that of the worker that failed first.
     """
-    from launcher.cli import render
+    from launcher.cli import following
+    from launcher.core.state import RestartPolicy
     from launcher.run.following import Options
     from launcher.run.planning import plan_run, this_machine
     from launcher.store.run_record import runs_directory
 
+    if detach and max_restarts:
+        raise click.UsageError("--max-restarts needs a launcher that stays; it goes not with -d")
     wish = words.wish(runs_dir)
     spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
         if wish.dry_run:
             _show_intended(wish, spec, transports, to_stderr=as_json)
             spec = this_machine()
-        plan, folder = plan_run(wish, spec, transports)
-        record = _make_record(plan, runs_directory(runs_dir), wish, name)
+        work = plan_run(wish, spec, transports)
+        if min_nodes is not None and min_nodes > len(work.plan.nodes):
+            count = len(work.plan.nodes)
+            raise click.UsageError(f"--min-nodes {min_nodes}: there are {count} nodes in all")
+        how = Options(
+            grace,
+            lease,
+            timeout,
+            hang_timeout,
+            start_limit_s=start_timeout,
+            detach=detach,
+            is_detached=detach,
+            check=not no_check,
+            policy=RestartPolicy(max_restarts, min_nodes, work.spares, work.slots),
+        )
+        record = _make_record(work, runs_directory(runs_dir), wish, name, detached=detach)
         try:
-            how = Options(grace, lease, timeout, hang_timeout, check=not no_check)
-            ending = _follow(plan, folder, record, transports, how, as_json)
+            ending = following.follow(work, record, transports(), how, as_json)
         finally:
             record.close()
-    render.ending(ending, record.top)
-    raise click.exceptions.Exit(ending.exit_code)
+    following.leave(ending, record.top)
 
 
 def _show_intended(
@@ -101,52 +137,26 @@ def _show_intended(
     from launcher.run.planning import plan_run
 
     for_real = dataclasses.replace(wish, dry_run=False)
-    plan, folder = plan_run(for_real, spec, transports)
-    render.plan(plan, folder, hidden=tuple(wish.env), to_stderr=to_stderr)
+    work = plan_run(for_real, spec, transports)
+    render.plan(work.plan, work.folder, hidden=tuple(wish.env), to_stderr=to_stderr)
     render.notice("\ndry run: one worker on this machine, a few steps\n")
 
 
-def _make_record(plan: LaunchPlan, runs: Path, wish: Wish, name: str | None) -> RunRecord:
+def _make_record(
+    work: Undertaking, runs: Path, wish: Wish, name: str | None, *, detached: bool
+) -> RunRecord:
     from launcher.core.plan import plan_to_json
     from launcher.store.run_record import RunRecord
 
+    plan = work.plan
     return RunRecord.create(
         runs,
         plan.job.name,
-        plan_to_json(plan, hidden=tuple(wish.env)),
+        plan_to_json(plan, hidden=work.hidden),
         name=name,
         cluster=plan.cluster,
         world_size=plan.world_size,
         dry_run=wish.dry_run,
+        detached=detached,
         resumed_from={"run": plan.resume.run, "step": plan.resume.step} if plan.resume else None,
     )
-
-
-def _follow(
-    plan: LaunchPlan,
-    folder: JobFolder,
-    record: RunRecord,
-    transports: options.TransportPool,
-    how: Options,
-    as_json: bool,
-) -> Ending:
-    """Runs the session with the view that fits where the output goes."""
-    from launcher.cli.view import open_view
-    from launcher.run.session import Session
-
-    nodes = {rank.rank: rank.node for rank in plan.ranks}
-    view = open_view(
-        nodes,
-        as_json=as_json,
-        file_of=lambda rank, stream: str(record.paths.log(nodes[rank], rank, stream)),
-        title=record.run_id,
-    )
-    if as_json:
-        record.echo = view.on_event_line
-    try:
-        ending = Session(plan, folder, record, transports(), view, how).run()
-    finally:
-        view.close()
-    if view.is_gone:
-        raise click.exceptions.Exit(EXIT_PIPE)
-    return ending

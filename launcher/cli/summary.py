@@ -96,6 +96,10 @@ def reason(ending: Ending) -> str:
         return f"hung: {harmless(headline(state.suspicion))}"
     if state.stop_reason is StopReason.TIMEOUT:
         return "the time of --timeout was over; the workers were stopped"
+    if state.stop_reason is StopReason.LEASE:
+        return "no launcher followed it for longer than its lease; the workers were stopped"
+    if state.stop_reason is StopReason.START_TIMEOUT:
+        return "the time of --start-timeout was over; the workers were stopped"
     cause = state.root_cause
     if cause is not None:
         worker = state.workers[cause.rank]

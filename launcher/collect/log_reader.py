@@ -66,8 +66,8 @@ def find_logs(paths: RunPaths) -> list[LogName]:
     return sorted(found)
 
 
-def known_gaps(paths: RunPaths) -> dict[tuple[int, str], list[Span]]:
-    """Returns what is missing inside of the logs, by rank and stream.
+def known_gaps(paths: RunPaths) -> dict[tuple[str, int, str], list[Span]]:
+    """Returns what is missing inside of the logs, by node, rank and stream.
 
     Raises:
         StoreError: events.jsonl cannot be read.

@@ -48,9 +48,14 @@ class LogCollector:
             on_gap: is told of each gap, with its node, and when it is closed.
         """
         self._paths = paths
-        self._nodes = nodes
+        self._places: set[tuple[str, int]] = set()
         self._on_gap = on_gap
-        self._streams: dict[tuple[int, str], StreamFile] = {}
+        self._streams: dict[tuple[str, int, str], StreamFile] = {}
+        self.place(nodes)
+
+    def place(self, nodes: dict[int, str]) -> None:
+        """Takes streams of these workers too; an attempt may have others than the one before."""
+        self._places |= {(node, rank) for rank, node in nodes.items()}
 
     def resume(self, event_lines: Iterable[bytes]) -> None:
         """Takes up every stream that is here, with the gaps that events.jsonl tells of.
@@ -59,18 +64,23 @@ class LogCollector:
             StoreError: a file cannot be written.
         """
         gaps = open_gaps(event_lines)
-        for rank, node in self._nodes.items():
+        for node, rank in self._places:
             for stream in _STREAMS:
-                if stream != REPORT and Path(self._paths.log(node, rank, stream)).exists():
-                    file = self._stream(rank, stream)
-                    known = gaps.get((rank, stream), [])
+                if self._path(node, rank, stream).exists():
+                    file = self._stream(node, rank, stream)
+                    known = gaps.get((node, rank, stream), [])
                     file.gaps = [gap for gap in known if gap.end <= file.size]
+
+    def reports(self) -> dict[tuple[str, int], Path]:
+        """Returns what is here of each worker's reports, by node and rank."""
+        paths = {place: self._path(*place, REPORT) for place in sorted(self._places)}
+        return {place: path for place, path in paths.items() if path.exists()}
 
     def offsets(self) -> dict[str, dict[str, dict[str, int]]]:
         """Returns up to where each stream is here, by node, rank and stream, as the wire has it."""
         found: dict[str, dict[str, dict[str, int]]] = {}
-        for (rank, stream), file in list(self._streams.items()):
-            of_rank = found.setdefault(self._nodes[rank], {}).setdefault(str(rank), {})
+        for (node, rank, stream), file in list(self._streams.items()):
+            of_rank = found.setdefault(node, {}).setdefault(str(rank), {})
             of_rank[stream] = file.whole_bytes
         return found
 
@@ -83,8 +93,8 @@ class LogCollector:
             StoreError: the disk does not take it.
         """
         found: dict[str, dict[str, dict[str, int]]] = {}
-        for (rank, stream), file in list(self._streams.items()):
-            of_rank = found.setdefault(self._nodes[rank], {}).setdefault(str(rank), {})
+        for (node, rank, stream), file in list(self._streams.items()):
+            of_rank = found.setdefault(node, {}).setdefault(str(rank), {})
             try:
                 of_rank[stream] = file.sync()
             except OSError as error:
@@ -92,11 +102,18 @@ class LogCollector:
         return found
 
     def append(
-        self, rank: int, stream: str, offset: int, data: bytes, at: float | None = None
+        self,
+        node: str,
+        rank: int,
+        stream: str,
+        offset: int,
+        data: bytes,
+        at: float | None = None,
     ) -> bytes:
         """Keeps bytes of a stream; returns those that are new.
 
         Args:
+            node: the worker's node.
             rank: the worker.
             stream: which of its streams.
             offset: where the first byte stands in it.
@@ -106,7 +123,7 @@ class LogCollector:
         Raises:
             StoreError: this machine's disk does not take them, or no worker has such a stream.
         """
-        file = self._stream(rank, stream)
+        file = self._stream(node, rank, stream)
         had_gaps, is_beyond = bool(file.gaps), offset > file.size
         try:
             fresh = file.append(offset, data, at)
@@ -114,40 +131,40 @@ class LogCollector:
             raise store_error(error, Path(self._paths.top)) from None
         if is_beyond:
             missing = [(gap.start, gap.end) for gap in file.gaps]
-            self._on_gap(self._nodes[rank], LogGap(rank, stream, missing))
+            self._on_gap(node, LogGap(rank, stream, missing))
         elif had_gaps and not file.gaps:
-            self._on_gap(self._nodes[rank], LogGapClosed(rank, stream))
+            self._on_gap(node, LogGapClosed(rank, stream))
         return fresh
 
-    def _stream(self, rank: int, stream: str) -> StreamFile:
-        key = (rank, stream)
-        if rank not in self._nodes or stream not in _STREAMS:
+    def _stream(self, node: str, rank: int, stream: str) -> StreamFile:
+        key = (node, rank, stream)
+        if (node, rank) not in self._places or stream not in _STREAMS:
             # Names come from the nodes and become file names here.
-            raise StoreError(f"a node sent output of rank {rank}'s {stream!r}, which there is not")
+            raise StoreError(f"{node} sent output of rank {rank}'s {stream!r}, which is not there")
         if key not in self._streams:
-            self._streams[key] = self._open(self._nodes[rank], rank, stream)
+            self._streams[key] = self._open(node, rank, stream)
         return self._streams[key]
 
-    def _open(self, node: str, rank: int, stream: str) -> StreamFile:
+    def _path(self, node: str, rank: int, stream: str) -> Path:
         if stream == REPORT:
-            return StreamFile(None)
-        log, times = (name(node, rank, stream) for name in (self._paths.log, self._paths.log_times))
+            return Path(self._paths.report(node, rank))
+        return Path(self._paths.log(node, rank, stream))
+
+    def _open(self, node: str, rank: int, stream: str) -> StreamFile:
+        times = None if stream == REPORT else Path(self._paths.log_times(node, rank, stream))
         try:
-            return StreamFile(Path(log), Path(times))
+            return StreamFile(self._path(node, rank, stream), times)
         except OSError as error:
             raise store_error(error, Path(self._paths.top)) from None
 
-    def _name(self, rank: int, stream: str) -> str:
-        return f"{self._nodes[rank]}: rank {rank}'s {stream}"
-
-    def problem_with(self, rank: int, stream: str, size: int, sha256: str) -> str:
+    def problem_with(self, node: str, rank: int, stream: str, size: int, sha256: str) -> str:
         """Returns what is wrong with a stream that has ended, "" if it is here whole."""
-        problem = self._stream(rank, stream).problem_with(size, sha256)
-        return f"{self._name(rank, stream)}: {problem}" if problem else ""
+        problem = self._stream(node, rank, stream).problem_with(size, sha256)
+        return f"{node}: rank {rank}'s {stream}: {problem}" if problem else ""
 
-    def tail(self, rank: int, stream: str, max_bytes: int) -> bytes:
+    def tail(self, node: str, rank: int, stream: str, max_bytes: int) -> bytes:
         """Returns the end of a stream as it is here."""
-        path = Path(self._paths.log(self._nodes[rank], rank, stream))
+        path = self._path(node, rank, stream)
         try:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - max_bytes))
@@ -174,14 +191,14 @@ def describe_gap(node: str, gap: LogGap) -> str:
     )
 
 
-def open_gaps(event_lines: Iterable[bytes]) -> dict[tuple[int, str], list[Span]]:
-    """Returns what events.jsonl says is missing inside of each stream, by rank and stream."""
-    found: dict[tuple[int, str], list[Span]] = {}
+def open_gaps(event_lines: Iterable[bytes]) -> dict[tuple[str, int, str], list[Span]]:
+    """Returns what events.jsonl says is missing inside of each stream: node, rank, stream."""
+    found: dict[tuple[str, int, str], list[Span]] = {}
     for line in event_lines:
         if b'"log_gap' not in line:
             continue
         fields = json.loads(line)
-        key = (fields["rank"], fields["stream"])
+        key = (fields["node"], fields["rank"], fields["stream"])
         if fields["event"] == "log_gap":
             found[key] = [Span(start, end) for start, end in fields["missing"]]
         elif fields["event"] == "log_gap_closed":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from launcher.core.blame import Raised, read_raised
 from launcher.core.state import WorkerPhase
@@ -37,17 +39,38 @@ class ReportReader:
 
     def __init__(self, metrics_file: Path) -> None:
         self._path = metrics_file
-        self._rests: dict[int, bytes] = {}
+        self._rests: dict[tuple[str, int], bytes] = {}
         self._file = metrics_file.open("ab", buffering=0)
 
-    def feed(self, rank: int, data: bytes) -> Iterator[Report]:
+    def resume(self, reports: Mapping[tuple[str, int], Path]) -> None:
+        """Goes on behind what is here: adds what was reported and is not in the file yet.
+
+        Args:
+            reports: what is here of each worker's reports, by node and rank.
+
+        Raises:
+            StoreError: a file cannot be read or written.
+        """
+        try:
+            known = _count_by_rank(self._path)
+            for (node, rank), path in reports.items():
+                *lines, rest = path.read_bytes().split(b"\n")
+                metrics = [made for made in map(partial(_parse, rank), lines) if _is_metrics(made)]
+                missing = metrics[known[rank] :]
+                known[rank] -= min(known[rank], len(metrics))
+                self._rests[node, rank] = rest[:MAX_LINE_BYTES]
+                self._keep(b"".join(map(_line, missing)))
+        except OSError as error:
+            raise store_error(error, self._path) from None
+
+    def feed(self, node: str, rank: int, data: bytes) -> Iterator[Report]:
         """Yields the reports that the next bytes complete; metrics are kept in the file.
 
         Raises:
             StoreError: this machine's disk does not take them.
         """
-        *lines, rest = (self._rests.get(rank, b"") + data).split(b"\n")
-        self._rests[rank] = rest[:MAX_LINE_BYTES]
+        *lines, rest = (self._rests.get((node, rank), b"") + data).split(b"\n")
+        self._rests[node, rank] = rest[:MAX_LINE_BYTES]
         kept = bytearray()
         for line in lines:
             report = _parse(rank, line)
@@ -67,6 +90,19 @@ class ReportReader:
     def close(self) -> None:
         """Lets go of the file."""
         self._file.close()
+
+
+def _is_metrics(report: Report | None) -> TypeGuard[Metrics]:
+    return isinstance(report, Metrics)
+
+
+def _count_by_rank(metrics_file: Path) -> Counter[int]:
+    """Returns of how many reports of each rank the file tells."""
+    found: Counter[int] = Counter()
+    with metrics_file.open("rb") as file:
+        for line in file:
+            found[json.loads(line)["rank"]] += 1
+    return found
 
 
 def _line(report: Metrics) -> bytes:

@@ -9,7 +9,7 @@ from launcher.wire.order import NodeOrder, TreeFile, WorkerOrder
 
 
 def node_orders(
-    plan: LaunchPlan, *, run_id: str, files: Sequence[TreeFile], tree: str
+    plan: LaunchPlan, *, run_id: str, files: Sequence[TreeFile], tree: str, detached: bool = False
 ) -> dict[str, NodeOrder]:
     """Returns the order for each node, by its name.
 
@@ -18,6 +18,7 @@ def node_orders(
         run_id: the run.
         files: the job's folder.
         tree: the hash over it.
+        detached: whether the workers go on without a launcher.
     """
     first = plan.ranks[0].node
     return {
@@ -34,7 +35,7 @@ def node_orders(
             workers=[_worker_order(rank, run_id) for rank in plan.ranks_of(node.name)],
             hosts_rendezvous=node.name == first,
             ctrl_port=plan.ctrl_port or 0,
-            detached=False,
+            detached=detached,
             max_log_bytes=plan.logs.max_bytes or 0,
         )
         for node in plan.nodes

@@ -84,6 +84,10 @@ class RunPaths:
         """The bytes that a worker wrote to one of its streams."""
         return self.logs / node / f"rank-{rank}.{stream}.log"
 
+    def report(self, node: str, rank: int) -> PurePath:
+        """What a worker reported, as it wrote it; metrics.jsonl is made from these."""
+        return self.top / "reports" / node / f"rank-{rank}.jsonl"
+
     def log_times(self, node: str, rank: int, stream: str) -> PurePath:
         """The index of times to offsets of a log; made anew by nobody, missed by few."""
         return self.logs / node / f".rank-{rank}.{stream}.times"

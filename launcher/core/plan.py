@@ -162,6 +162,34 @@ def plan_to_json(plan: LaunchPlan, *, hidden: Sequence[str] = ()) -> dict[str, o
     }
 
 
+def plan_from_json(fields: Mapping[str, Any]) -> LaunchPlan:
+    """Returns the plan that `plan_to_json` gave, for a run that goes on already.
+
+    What was hidden in it stays so: with such a plan, no worker can be started.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not what `plan_to_json` gives.
+    """
+    ranks = [
+        RankSpec(**{**rank, "argv": tuple(rank["argv"]), "env": MappingProxyType(rank["env"])})
+        for rank in fields["ranks"]
+    ]
+    counts = {rank.node: 0 for rank in ranks}
+    for rank in ranks:
+        counts[rank.node] += 1
+    ctrl_port, data_port, resume = fields["ctrl_port"], fields["data_port"], fields["resume"]
+    return LaunchPlan(
+        cluster=fields["cluster"],
+        job=JobSpec(**{**fields["job"], "args": tuple(fields["job"]["args"])}),
+        nodes=nodes_from_json(fields),
+        ranks=tuple(ranks),
+        ctrl_port=None if ctrl_port == "auto" else ctrl_port,
+        data_port=None if data_port == "auto" else data_port,
+        uneven=len(set(counts.values())) > 1,
+        resume=Resume(**resume) if resume else None,
+    )
+
+
 def _node_to_json(node: NodeSpec) -> dict[str, object]:
     fields: dict[str, object] = {
         "name": node.name,

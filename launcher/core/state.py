@@ -25,6 +25,8 @@ from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIM
 from launcher.wire import events as wire
 
 SIGABRT, SIGKILL, SIGPIPE, SIGTERM = 6, 9, 13, 15
+# Who has not begun to import oneflow so long after the start has something else to do first.
+LATE_IMPORT_S = 5.0
 ALL_STREAMS = frozenset(("stdout", "stderr", "report"))
 
 
@@ -73,6 +75,7 @@ class StopReason(enum.Enum):
     STOPPED = "stopped"
     HUNG = "hung"
     START_TIMEOUT = "start timeout"
+    LEASE = "its launcher was gone for too long"
 
 
 # What happens on this side, besides the events of the wire.
@@ -456,9 +459,21 @@ def new_run(
 _TIME_LIMITS = (StopReason.TIMEOUT, StopReason.START_TIMEOUT, StopReason.HUNG)
 
 
+def needs_no_launcher(state: RunState, now: float) -> bool:
+    """Whether every worker has started and none waits for a word from here.
+
+    A program may import oneflow late or never: then nobody listens, and no rank is to be held.
+    """
+    phases = {worker.phase for worker in state.workers.values()}
+    if WorkerPhase.WAITING in phases:
+        return False
+    is_late = now >= state.running_since + LATE_IMPORT_S
+    return state.is_open or (is_late and WorkerPhase.IMPORTING not in phases)
+
+
 def exit_code(state: RunState) -> int:
     """Returns what the command ends with."""
-    if state.stop_reason in (StopReason.INTERRUPTED, StopReason.STOPPED):
+    if state.stop_reason in (StopReason.INTERRUPTED, StopReason.STOPPED, StopReason.LEASE):
         return EXIT_INTERRUPTED
     if state.stop_reason in _TIME_LIMITS:
         return EXIT_TIMEOUT

@@ -32,6 +32,7 @@ from launcher.core.state import (
     NodeConnected,
     NodeFailed,
     NodePhase,
+    NodeState,
     OpenGates,
     OutputComplete,
     RunPhase,
@@ -108,7 +109,7 @@ def _advance_preparing(state: RunState, now: float) -> Result:
 
 
 def _advance_running(state: RunState, now: float) -> Result:
-    if any(node.phase in _UNUSABLE for node in state.nodes.values()):
+    if any(_is_unusable(node) for node in state.nodes.values()):
         return _stop(state, StopReason.NODE_FAILED, now)
     if state.failures:
         return _stop(state, StopReason.WORKER_FAILED, now)
@@ -126,6 +127,10 @@ def _advance_running(state: RunState, now: float) -> Result:
 
 def _answering(state: RunState) -> list[str]:
     return [name for name, node in state.nodes.items() if node.is_reachable]
+
+
+def _is_unusable(node: NodeState) -> bool:
+    return node.phase in _UNUSABLE or (node.phase is NodePhase.STOPPED and bool(node.problem))
 
 
 def _has_stalled(state: RunState, now: float) -> bool:
@@ -195,13 +200,6 @@ def _note_missing(state: RunState) -> RunState:
         if worker.phase is not WorkerPhase.WAITING
         for stream in sorted(worker.open_streams - worker.torn_streams)
     ]
-    if state.stop_reason is None:
-        # Nobody said that such a worker ended with 0, so the run did not end well.
-        lines += [
-            f"{worker.node}: rank {rank}: how it ended"
-            for rank, worker in state.workers.items()
-            if worker.exit is None
-        ]
     if state.checkpoints_pending:
         lines.append(f"{state.checkpoints_pending} published checkpoint(s)")
     return replace(state, missing=(*state.missing, *lines))
@@ -384,7 +382,22 @@ def _on_stopped(state: RunState, node: str, event: wire.WorkersStopped, now: flo
         return state, []
     if state.phase is RunPhase.PREPARING:
         return state, []
-    return _with_node(state, node, phase=NodePhase.STOPPED), []
+    after = _with_node(state, node, phase=NodePhase.STOPPED)
+    if state.phase is RunPhase.RUNNING and _is_end_unknown(state, node):
+        problem = "its agent was gone, and nobody knows how its workers ended"
+        after = _with_node(after, node, problem=problem)
+    return after, []
+
+
+def _is_end_unknown(state: RunState, node: str) -> bool:
+    own = [worker for worker in state.workers.values() if worker.node == node]
+    return any(worker.exit is None for worker in own)
+
+
+def _on_lease_ended(state: RunState, node: str, event: wire.LeaseEnded, now: float) -> Result:
+    if state.phase is RunPhase.RUNNING and not state.failures:
+        return _stop(state, StopReason.LEASE, now)
+    return state, []
 
 
 def _on_clock(state: RunState, node: str, event: ClockMeasured, now: float) -> Result:
@@ -484,6 +497,7 @@ _HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = Mappin
         wire.WorkerExited: _on_exited,
         wire.WorkersStopped: _on_stopped,
         wire.StopOrdered: _on_stop_ordered,
+        wire.LeaseEnded: _on_lease_ended,
     }
 )
 _ADVANCES: Mapping[RunPhase, Callable[[RunState, float], Result]] = MappingProxyType(

@@ -11,6 +11,8 @@ from launcher.core import state as core
 from launcher.run.gauges import GaugeWatcher
 from launcher.wire import events
 
+_NO_RESTARTS = core.RestartPolicy()
+
 
 class Watcher(GaugeWatcher, Protocol):
     """Whoever looks at a run while it goes on. Called from the loop's thread only."""
@@ -44,6 +46,9 @@ class Options:
         lease_s: how long workers live on without their launcher.
         timeout_s: the run is stopped after so long; None is never.
         hang_timeout_s: the run is stopped after so long without a word of any rank; None is never.
+        start_limit_s: what may pass until every rank has joined; None is for ever.
+        detach: follow only until every worker has started.
+        is_detached: the run goes on without a launcher; Ctrl-C lets go of it.
         check: whether the nodes dial each other before the workers start.
     """
 
@@ -51,7 +56,11 @@ class Options:
     lease_s: float = 60.0
     timeout_s: float | None = None
     hang_timeout_s: float | None = None
+    start_limit_s: float | None = 120.0
+    detach: bool = False
+    is_detached: bool = False
     check: bool = True
+    policy: core.RestartPolicy = _NO_RESTARTS
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Ending:
         checkpoints: what was brought here, in order.
         kept: the nodes on which files of the run stay, and where.
         elapsed_s: from the first connection to the end.
+        is_let_go: nothing has ended: the run goes on without this launcher.
     """
 
     exit_code: int
@@ -73,3 +83,4 @@ class Ending:
     checkpoints: tuple[Stored, ...]
     kept: Mapping[str, events.RunEnded]
     elapsed_s: float
+    is_let_go: bool = False

@@ -65,6 +65,7 @@ class Gauges:
         """Compares the ranks, now and then."""
         if state.attempt != self._attempt:
             self._attempt, self._keeper = state.attempt, PaceKeeper()
+            self._nodes = state.layout
         if state.phase is not RunPhase.RUNNING:
             return
         looked = self._keeper.look(time.monotonic())

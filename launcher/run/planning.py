@@ -10,6 +10,7 @@ from pathlib import Path
 from launcher.core.model import ClusterSpec, LaunchPlan, NodeSpec, Resume, TransportKind
 from launcher.core.plan import make_plan
 from launcher.errors import NodeNotReady, UsageError
+from launcher.run.attempts import Undertaking
 from launcher.run.bringup import CONNECT_TIMEOUT_S, Transports
 from launcher.store.job_folder import JobFolder, job_spec, read_folder
 from launcher.transport.addresses import resolve_addr, source_address
@@ -47,10 +48,8 @@ def this_machine(slots: int = 1) -> ClusterSpec:
     return ClusterSpec("this machine", (node,))
 
 
-def plan_run(
-    wish: Wish, cluster: ClusterSpec, transports: Callable[[], Transports]
-) -> tuple[LaunchPlan, JobFolder]:
-    """Returns the plan of a run, and the folder that travels for it.
+def plan_run(wish: Wish, cluster: ClusterSpec, transports: Callable[[], Transports]) -> Undertaking:
+    """Returns what a run is to do: its plan, and the folder that travels for it.
 
     Args:
         wish: what the command line asks for.
@@ -66,16 +65,32 @@ def plan_run(
     job = dataclasses.replace(job, args=tuple(_absolute(arg, folder) for arg in wish.args))
     cluster = dataclasses.replace(cluster, nodes=resolve_nodes(cluster.nodes))
     slots = {node.name: _slots(node, wish, transports) for node in cluster.nodes}
-    plan = make_plan(
-        cluster,
-        job,
+    usual = next(iter(slots.values()))
+    for spare in cluster.spares:
+        # It is asked nothing before it is needed: it takes the place of a node like the others.
+        slots[spare.name] = wish.nproc_per_node or spare.slots or usual
+
+    def with_nodes(names: Sequence[str]) -> LaunchPlan:
+        known = {node.name: node for node in (*cluster.nodes, *cluster.spares)}
+        nodes = resolve_nodes([known[name] for name in names])
+        return make_plan(
+            dataclasses.replace(cluster, nodes=nodes),
+            job,
+            slots=slots,
+            env=wish.env,
+            dry_run=wish.dry_run,
+            legacy_placement=wish.legacy_placement,
+            resume=wish.resume,
+        )
+
+    return Undertaking(
+        plan=with_nodes([node.name for node in cluster.nodes]),
+        folder=folder,
         slots=slots,
-        env=wish.env,
-        dry_run=wish.dry_run,
-        legacy_placement=wish.legacy_placement,
-        resume=wish.resume,
+        spares=tuple(node.name for node in cluster.spares),
+        with_nodes=with_nodes,
+        hidden=tuple(wish.env),
     )
-    return plan, folder
 
 
 def _absolute(arg: str, folder: JobFolder) -> str:

@@ -17,19 +17,15 @@ from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
 from launcher.core import transitions
 from launcher.core.blame import Raised
-from launcher.core.model import LaunchPlan, Resume
-from launcher.core.orders import node_orders
-from launcher.run.bringup import Transports, new_inbox
+from launcher.run.attempts import Attempts, Undertaking
+from launcher.run.bringup import Mode, Transports, new_inbox
 from launcher.run.fleet import Fleet
 from launcher.run.following import Ending, Options, Watcher
 from launcher.run.gauges import Gauges
 from launcher.run.heartbeat import Clocks, Heartbeat
-from launcher.run.preflight import Preflight
-from launcher.run.push import CheckpointPush
 from launcher.run.signals import SignalsTo
 from launcher.run.silence import Silence
 from launcher.run.standing import standing
-from launcher.store.job_folder import JobFolder
 from launcher.store.run_record import RunRecord
 from launcher.wire import events
 
@@ -50,25 +46,37 @@ class Session:
 
     def __init__(
         self,
-        plan: LaunchPlan,
-        folder: JobFolder,
+        work: Undertaking,
         record: RunRecord,
         transports: Transports,
         watcher: Watcher,
         options: Options,
+        taken_up: core.RunState | None = None,
     ) -> None:
+        """Prepares to follow a run.
+
+        Args:
+            work: what it is to do.
+            record: where it is kept.
+            transports: the ways to its nodes.
+            watcher: who looks on.
+            options: how it is followed.
+            taken_up: how it stands, where it goes on already.
+        """
         self._record = record
         self._watcher = watcher
         self._options = options
-        self._state = core.new_run(
-            {rank.rank: rank.node for rank in plan.ranks}, grace_s=options.grace_s
+        plan = work.plan
+        self._is_taken_up = taken_up is not None
+        self._state = taken_up or core.new_run(
+            {rank.rank: rank.node for rank in plan.ranks},
+            grace_s=options.grace_s,
+            start_limit_s=options.start_limit_s,
+            policy=options.policy,
         )
         self._inbox = new_inbox()
-        self._plan = plan
-        self._folder = folder
         self._fleet = Fleet(record.run_id, transports, self._inbox, options.lease_s)
-        self._push = CheckpointPush(self._fleet.send, self._tell_failure)
-        self._resume_from = ""
+        self._attempts = Attempts(work, record, self._fleet, self._tell_failure, options)
         self._heartbeat = Heartbeat(self._fleet.broadcast)
         self._clocks = Clocks()
         nodes = {rank.rank: rank.node for rank in plan.ranks}
@@ -94,35 +102,44 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(SignalsTo(self._on_signal))
             stack.callback(self._close)
-            self._prepare_nodes()
-            self._heartbeat.start()
             try:
-                self._loop(started)
+                self._begin()
+                self._heartbeat.start()
+                is_over = self._loop(started)
             except BaseException:
                 # Nobody goes on following: a full disk, or a reader of our stdout that went away.
-                self._fleet.broadcast(events.StopWorkers(self._options.grace_s))
+                if not self._options.is_detached:
+                    self._fleet.broadcast(events.StopWorkers(self._options.grace_s))
                 raise
-        return self._ending(started)
+        return self._ending(started) if is_over else self._let_go(started)
 
-    def _prepare_nodes(self) -> None:
-        """Gives every node of the plan its order."""
-        run_id, folder = self._record.run_id, self._folder
-        orders = node_orders(self._plan, run_id=run_id, files=folder.files, tree=folder.tree)
-        self._preflight = Preflight(
-            self._plan, run_id, self._fleet.send, wanted=self._options.check
-        )
-        self._resume_from = ""
-        self._fleet.release_all_but(orders)
-        for node in self._plan.nodes:
-            offer = self._offer(node.name, self._plan.resume)
-            self._fleet.prepare(node, orders[node.name], folder, offer)
+    def _begin(self) -> None:
+        if not self._is_taken_up:
+            self._begin_attempt()
+            return
+        self._logs.resume(self._record.event_lines())
+        self._reports.resume(self._logs.reports())
+        if self._state.phase is core.RunPhase.PREPARING:
+            # Only the launcher that began it knew the workers' whole environment.
+            self._step("", core.Interrupted())
+        for node in self._attempts.plan.nodes:
+            # An agent may have left after all its workers ended: another one tells what it knew.
+            self._fleet.attach(node, Mode.SUCCEED)
 
-    def _loop(self, started: float) -> None:
+    def _begin_attempt(self) -> None:
+        self._logs.place(self._state.layout)
+        newest = max(self._stored, key=lambda stored: stored.step, default=None)
+        self._attempts.begin(self._state, newest)
+
+    def _loop(self, started: float) -> bool:
+        """Follows the run; returns whether it has ended, and does not go on by itself."""
         timed_out = False
         while self._state.phase is not core.RunPhase.ENDED:
             for node, event in self._next_events():
-                for heard in self._preflight.sift(node, event):
+                for heard in self._attempts.sift(node, event):
                     self._take(*heard)
+            if self._may_let_go():
+                return False
             while self._signals_seen < self._signals:
                 self._signals_seen += 1
                 self._step("", core.Interrupted())
@@ -138,6 +155,15 @@ class Session:
             self._step("", core.Tick())
             self._gauges.on_tick(self._state)
             self._watcher.on_tick()
+        return True
+
+    def _may_let_go(self) -> bool:
+        """Whether a detached run is to go on, and can go on, without this launcher."""
+        if not self._options.is_detached or self._state.phase is not core.RunPhase.RUNNING:
+            return False
+        if self._is_taken_up:
+            return self._signals > 0 or self._watcher.is_gone
+        return self._options.detach and core.needs_no_launcher(self._state, time.monotonic())
 
     def _notice_hang(self) -> None:
         is_linked = all(driver.is_linked for driver in self._fleet.drivers.values())
@@ -186,11 +212,11 @@ class Session:
     def _take_output(self, node: str, event: events.WorkerOutput) -> None:
         at = event.clock - self._state.nodes[node].ahead_s
         self._silence.hear(time.monotonic())
-        fresh = self._logs.append(event.rank, event.stream, event.offset, event.data, at)
+        fresh = self._logs.append(node, event.rank, event.stream, event.offset, event.data, at)
         if event.stream != REPORT:
             self._watcher.on_output(event.rank, event.stream, fresh)
             return
-        for report in self._reports.feed(event.rank, fresh):
+        for report in self._reports.feed(node, event.rank, fresh):
             if isinstance(report, Metrics):
                 self._gauges.on_metrics(report)
             elif isinstance(report, Raised):
@@ -208,7 +234,7 @@ class Session:
         self._watcher.on_problem(f"{node}: {event.message}")
 
     def _take_output_end(self, node: str, event: events.OutputEnded) -> None:
-        problem = self._logs.problem_with(event.rank, event.stream, event.size, event.sha256)
+        problem = self._logs.problem_with(node, event.rank, event.stream, event.size, event.sha256)
         self._step(node, core.OutputComplete(event.rank, event.stream, problem))
 
     def _take_ready(self, node: str, event: events.AgentReady) -> None:
@@ -237,7 +263,14 @@ class Session:
     def _take_file_end(self, node: str, event: events.FileEnded) -> None:
         self._courier.on_ended(event)
 
+    def _take_dropped(self, node: str, event: core.LinkDropped) -> None:
+        self._step(node, event)
+        self._courier.on_node_absent(node)
+        self._watcher.on_problem(f"{node}: no connection ({event.message}); trying again")
+
     def _take_restored(self, node: str, event: core.LinkRestored) -> None:
+        if self._state.nodes[node].cut:
+            self._watcher.on_problem(f"{node}: the connection stands again")
         self._step(node, event)
         if self._state.phase is core.RunPhase.PREPARING:
             self._fleet.repeat_order(node)
@@ -246,10 +279,6 @@ class Session:
         self._courier.on_node_present(node)
         for action in transitions.catch_up(self._state, node):
             self._act(action, only=node)
-
-    def _take_dropped(self, node: str, event: core.LinkDropped) -> None:
-        self._step(node, event)
-        self._courier.on_node_absent(node)
 
     def _take_gone(self, node: str, event: core.AgentGone) -> None:
         self._step(node, event)
@@ -274,15 +303,12 @@ class Session:
         if self._state.checkpoints_pending != pending:
             self._step("", core.CheckpointsPending(pending))
 
-    def _offer(self, node: str, resume: Resume | None) -> events.OfferCheckpoint | None:
-        return self._push.offer(node, Path(resume.directory)) if resume is not None else None
-
     def _take_wanted(self, node: str, event: events.CheckpointWanted) -> None:
-        self._push.on_wanted(node, event)
+        self._attempts.on_wanted(node, event)
 
     def _take_placed(self, node: str, event: events.CheckpointPlaced) -> None:
         self._note(node, event)
-        self._resume_from = event.directory
+        self._attempts.on_placed(event)
 
     def _take_outcome(self, outcome: Outcome) -> None:
         if isinstance(outcome, Stored):
@@ -305,11 +331,13 @@ class Session:
     def _step(self, node: str, event: core.AnyEvent) -> None:
         before = self._state
         self._state, actions = transitions.step(before, node, event, time.monotonic())
-        if not isinstance(event, core.Tick | core.ClockMeasured):
+        if not isinstance(event, core.Tick):
             self._note(node, event)
         if self._state.phase is not before.phase:
             self._record.append("run_phase_changed", phase=self._state.phase.value)
             self._record.update(**standing(self._state))
+        for restart in self._state.restarts[len(before.restarts) :]:
+            self._watcher.on_problem(f"attempt {restart.attempt} failed: {restart.cause}")
         if self._state is not before:
             self._watcher.on_state(self._state)
         for action in actions:
@@ -325,7 +353,7 @@ class Session:
     def _act(self, action: core.Action, only: str = "") -> None:
         """Does what the state machine wants, on all nodes or on one."""
         if isinstance(action, core.PrepareAgain):
-            self._prepare_nodes()
+            self._begin_attempt()
             return
         command = self._command(action)
         if only:
@@ -335,7 +363,7 @@ class Session:
 
     def _command(self, action: core.Action) -> events.Command:
         if isinstance(action, core.StartAll):
-            return events.StartWorkers(action.attempt, action.ctrl_port, self._resume_from)
+            return events.StartWorkers(action.attempt, action.ctrl_port, self._attempts.resume_from)
         return _COMMANDS[type(action)](action)
 
     # The end
@@ -352,7 +380,7 @@ class Session:
                     self._kept[node] = event
         self._heartbeat.stop()
         self._fleet.close(deadline, self._drain)
-        self._push.close()
+        self._attempts.close()
         self._courier.close()
         self._reports.close()
         self._gauges.close()
@@ -363,10 +391,20 @@ class Session:
             while True:
                 self._inbox.get_nowait()
 
+    def _let_go(self, started: float) -> Ending:
+        """Leaves a detached run to its agents."""
+        self._fleet.broadcast(events.OpenGate(self._state.attempt))
+        self._record.append("run_let_go")
+        elapsed_s = time.monotonic() - started
+        return Ending(0, self._state, b"", tuple(self._stored), {}, elapsed_s, is_let_go=True)
+
     def _ending(self, started: float) -> Ending:
         code = core.exit_code(self._state)
         cause = self._state.root_cause
-        tail = b"" if cause is None else self._logs.tail(cause.rank, "stderr", TAIL_BYTES)
+        tail = b""
+        if cause is not None:
+            node = self._state.workers[cause.rank].node
+            tail = self._logs.tail(node, cause.rank, "stderr", TAIL_BYTES)
         elapsed_s = time.monotonic() - started
         self._record.append("run_ended", exit_code=code)
         self._record.update(

@@ -7,6 +7,8 @@ import os
 from io import RawIOBase
 from pathlib import Path
 
+_BLOCK_BYTES = 64 * 1024
+
 
 def replace_file(path: Path, data: bytes) -> None:
     """Puts a file in place of an older one in one step; a crash leaves either of the two.
@@ -39,6 +41,29 @@ def write_whole(file: RawIOBase, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) or 0 :]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Takes away the end of a line that a crash left without its newline.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        return
+    with file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        file.truncate(end)
 
 
 def sync_directory(path: Path) -> None:

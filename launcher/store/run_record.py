@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.core import paths
-from launcher.errors import StoreError
-from launcher.store.atomic import replace_json, write_whole
+from launcher.errors import StoreError, UsageError
+from launcher.store.atomic import drop_torn_line, replace_json, write_whole
+
+if TYPE_CHECKING:
+    from launcher.store.runs import KnownRun
 
 
 def runs_directory(option: str | None) -> Path:
@@ -35,7 +40,46 @@ class RunRecord:
         self.top = top
         self.echo: Callable[[str], None] | None = None
         self._standing: dict[str, Any] = {}
+        self._lock = _lock(Path(self.paths.lock))
+        drop_torn_line(Path(self.paths.events))
         self._events = Path(self.paths.events).open("ab", buffering=0)  # noqa: SIM115 - until close
+
+    @classmethod
+    def reopen(cls, run: KnownRun) -> RunRecord:
+        """Opens the record of a run in order to follow it further.
+
+        Raises:
+            UsageError: another launcher follows the run.
+            StoreError: the directory cannot be written.
+        """
+        try:
+            record = cls(run.top)
+            drop_torn_line(Path(record.paths.metrics))
+            record._standing.update(run.record)
+            record.update(**_follower())
+        except BlockingIOError:
+            raise UsageError(
+                f"run {run.run_id} is followed by another launcher, {_named_follower(run.record)}",
+                hint="look at it with `flowlaunch logs -f`; one launcher at a time follows a run",
+            ) from None
+        except OSError as error:
+            raise store_error(error, run.top) from None
+        return record
+
+    def event_lines(self) -> list[bytes]:
+        """Returns the lines of events.jsonl so far."""
+        return Path(self.paths.events).read_bytes().splitlines()
+
+    def replace_plan(self, plan: dict[str, object]) -> None:
+        """Keeps the plan of a later attempt.
+
+        Raises:
+            StoreError: the disk is full, or the directory is gone.
+        """
+        try:
+            replace_json(Path(self.paths.plan), plan)
+        except OSError as error:
+            raise store_error(error, self.top) from None
 
     @classmethod
     def create(cls, runs: Path, job: str, plan: dict[str, object], **about: object) -> RunRecord:
@@ -64,7 +108,16 @@ class RunRecord:
                 (top / name).mkdir()
             record = cls(top)
             replace_json(Path(record.paths.plan), plan)
-            record.update(id=top.name, job=job, started=time.time(), state="preparing", **about)
+            record.update(
+                id=top.name,
+                job=job,
+                started=time.time(),
+                state="preparing",
+                attempt=0,
+                restarts=[],
+                **_follower(),
+                **about,
+            )
         except OSError as error:
             raise store_error(error, runs) from None
         return record
@@ -104,6 +157,31 @@ class RunRecord:
         """Makes sure that the events are on the disk, and lets go of them."""
         os.fsync(self._events.fileno())
         self._events.close()
+        os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    """Returns a descriptor that locks a run for as long as it is open.
+
+    Raises:
+        BlockingIOError: another process has the lock.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _follower() -> dict[str, object]:
+    """Returns what run.json says of the launcher that follows the run."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def _named_follower(record: Mapping[str, Any]) -> str:
+    return f"process {record.get('pid', '?')} on {record.get('host', '?')}"
 
 
 def _make_home_of_runs(runs: Path) -> None:

@@ -259,12 +259,14 @@ class RuntimeReady(NamedTuple):
 
 
 class WorkerStarted(NamedTuple):
-    """A worker's process exists."""
+    """A worker's process exists. Its output begins at these bytes of its streams."""
 
     rank: int
     attempt: int
     pid: int
     clock: float
+    stdout_at: int
+    stderr_at: int
 
 
 class RendezvousListening(NamedTuple):
@@ -471,6 +473,13 @@ class WorkerDiagnosed(NamedTuple):
     data: bytes
 
 
+class LeaseEnded(NamedTuple):
+    """No launcher was heard of for `lease_s`: the agent has begun to stop the workers."""
+
+    lease_s: float
+    clock: float
+
+
 Command = Union[
     Hello,
     PrepareRun,
@@ -533,6 +542,7 @@ Event = Union[
     NodeMeasured,
     WorkerDiagnosed,
     StacksCollected,
+    LeaseEnded,
 ]
 Message = Union[Command, Event]
 
@@ -553,6 +563,7 @@ _EVENTS = (
     CheckpointWanted, CheckpointPlaced,
     StopOrdered, StandingReported, RunStopped, RunsFound, RunsEnded,
     NodeMeasured, WorkerDiagnosed, StacksCollected,
+    LeaseEnded,
 )  # fmt: skip
 
 

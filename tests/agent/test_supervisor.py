@@ -411,7 +411,7 @@ def test_nonsense_ends_the_conversation_and_not_the_workers(node: Node) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        events.encode(events.WorkerStarted(0, 0, 1, 1.0)),
+        events.encode(events.WorkerStarted(0, 0, 1, 1.0, 0, 0)),
         events.encode(events.FollowOutput(b"[]")),
         events.encode(events.FollowOutput(b'{"9":{"stdout":0}}')),
         events.encode(events.FollowOutput(b'{"0":{"stdout":"x"}}')),

@@ -40,26 +40,27 @@ def test_pieces_that_overlap_or_come_twice_are_kept_once(
     try:
         for start, size in pieces:
             if start <= len(here):
-                fresh = logs.append(0, "stdout", start, data[start : start + size])
+                fresh = logs.append("n1", 0, "stdout", start, data[start : start + size])
                 assert fresh == data[len(here) : start + size]
                 here += fresh
-        assert logs.tail(0, "stdout", 1000) == here
-        assert logs.problem_with(0, "stdout", len(here), sha(here)) == ""
+        assert logs.tail("n1", 0, "stdout", 1000) == here
+        assert logs.problem_with("n1", 0, "stdout", len(here), sha(here)) == ""
     finally:
         logs.close()
 
 
-def test_each_stream_has_a_file_and_reports_have_none(logs: LogCollector, tmp_path: Path) -> None:
-    logs.append(0, "stdout", 0, b"out\xff")
-    logs.append(1, "stderr", 0, b"err")
-    logs.append(1, "report", 0, b"{}\n")
+def test_each_stream_has_a_file(logs: LogCollector, tmp_path: Path) -> None:
+    logs.append("n1", 0, "stdout", 0, b"out\xff")
+    logs.append("n2", 1, "stderr", 0, b"err")
+    logs.append("n2", 1, "report", 0, b"{}\n")
     files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert {path for path in files if path.suffix == ".log"} == {
         Path("run/logs/n1/rank-0.stdout.log"),
         Path("run/logs/n2/rank-1.stderr.log"),
     }
-    assert {path.suffix for path in files} == {".log", ".times"}
-    assert logs.problem_with(1, "report", 3, sha(b"{}\n")) == ""
+    assert {path.suffix for path in files} == {".log", ".times", ".jsonl"}
+    assert (tmp_path / "run/reports/n2/rank-1.jsonl").read_bytes() == b"{}\n"
+    assert logs.problem_with("n2", 1, "report", 3, sha(b"{}\n")) == ""
 
 
 class Gaps:
@@ -77,15 +78,15 @@ def test_a_gap_is_told_once_and_closed_by_what_was_missing(tmp_path: Path) -> No
     gaps = Gaps(tmp_path)
     logs = gaps.logs
     try:
-        logs.append(0, "stdout", 0, b"abc")
-        assert logs.append(0, "stdout", 5, b"fg") == b"fg"
+        logs.append("n1", 0, "stdout", 0, b"abc")
+        assert logs.append("n1", 0, "stdout", 5, b"fg") == b"fg"
         assert gaps.told == [("n1", LogGap(0, "stdout", [(3, 5)]))]
-        problem = logs.problem_with(0, "stdout", 7, sha(b"abcdefg"))
+        problem = logs.problem_with("n1", 0, "stdout", 7, sha(b"abcdefg"))
         assert problem == "n1: rank 0's stdout: bytes 3 to 5 are missing"
         assert logs.offsets() == {"n1": {"0": {"stdout": 3}}}
-        assert logs.append(0, "stdout", 2, b"cdefgh") == b"deh"
+        assert logs.append("n1", 0, "stdout", 2, b"cdefgh") == b"deh"
         assert gaps.told[1:] == [("n1", LogGapClosed(0, "stdout"))]
-        assert logs.problem_with(0, "stdout", 8, sha(b"abcdefgh")) == ""
+        assert logs.problem_with("n1", 0, "stdout", 8, sha(b"abcdefgh")) == ""
     finally:
         logs.close()
 
@@ -105,45 +106,45 @@ def test_whatever_comes_in_whatever_order_stands_at_its_place(
             piece = data[start : start + size]
             if piece:
                 places = set(range(start, start + len(piece)))
-                assert len(gaps.logs.append(0, "stdout", start, piece)) == len(places - here)
+                assert len(gaps.logs.append("n1", 0, "stdout", start, piece)) == len(places - here)
                 here |= places
         whole = next((place for place in range(len(data)) if place not in here), len(data))
         if here:
             assert gaps.logs.offsets()["n1"]["0"]["stdout"] == whole
-        gaps.logs.append(0, "stdout", whole, data[whole:])
-        assert gaps.logs.problem_with(0, "stdout", len(data), sha(data)) == ""
+        gaps.logs.append("n1", 0, "stdout", whole, data[whole:])
+        assert gaps.logs.problem_with("n1", 0, "stdout", len(data), sha(data)) == ""
     finally:
         gaps.logs.close()
 
 
 def test_a_later_launcher_goes_on_where_the_files_end(tmp_path: Path) -> None:
     first = Gaps(tmp_path)
-    first.logs.append(0, "stdout", 0, b"abc")
-    first.logs.append(0, "stdout", 5, b"fg")
-    first.logs.append(0, "stderr", 0, b"xyz")
+    first.logs.append("n1", 0, "stdout", 0, b"abc")
+    first.logs.append("n1", 0, "stdout", 5, b"fg")
+    first.logs.append("n1", 0, "stderr", 0, b"xyz")
     first.logs.close()
     lines = [
         b'{"event": "worker_started", "rank": 0}',
-        b'{"event": "log_gap", "rank": 0, "stream": "stdout", "missing": [[3, 5]]}',
-        b'{"event": "log_gap", "rank": 0, "stream": "stderr", "missing": [[1, 2]]}',
-        b'{"event": "log_gap_closed", "rank": 0, "stream": "stderr"}',
+        b'{"event": "log_gap", "node": "n1", "rank": 0, "stream": "stdout", "missing": [[3, 5]]}',
+        b'{"event": "log_gap", "node": "n1", "rank": 0, "stream": "stderr", "missing": [[1, 2]]}',
+        b'{"event": "log_gap_closed", "node": "n1", "rank": 0, "stream": "stderr"}',
     ]
     second = Gaps(tmp_path)
     try:
         second.logs.resume(lines)
         assert second.logs.offsets() == {"n1": {"0": {"stdout": 3, "stderr": 3}}}
-        assert second.logs.append(0, "stdout", 3, b"defgh") == b"deh"
-        assert second.logs.append(0, "stderr", 0, b"xyz!") == b"!"
-        assert second.logs.problem_with(0, "stdout", 8, sha(b"abcdefgh")) == ""
-        assert second.logs.problem_with(0, "stderr", 4, sha(b"xyz!")) == ""
-        assert "are not those" in second.logs.problem_with(0, "stderr", 4, sha(b"xyz?"))
+        assert second.logs.append("n1", 0, "stdout", 3, b"defgh") == b"deh"
+        assert second.logs.append("n1", 0, "stderr", 0, b"xyz!") == b"!"
+        assert second.logs.problem_with("n1", 0, "stdout", 8, sha(b"abcdefgh")) == ""
+        assert second.logs.problem_with("n1", 0, "stderr", 4, sha(b"xyz!")) == ""
+        assert "are not those" in second.logs.problem_with("n1", 0, "stderr", 4, sha(b"xyz?"))
     finally:
         second.logs.close()
 
 
 def test_what_is_synced_is_what_is_whole(logs: LogCollector) -> None:
-    logs.append(0, "stdout", 0, b"abc")
-    logs.append(1, "stdout", 4, b"abc")
+    logs.append("n1", 0, "stdout", 0, b"abc")
+    logs.append("n2", 1, "stdout", 4, b"abc")
     assert logs.sync() == {"n1": {"0": {"stdout": 3}}, "n2": {"1": {"stdout": 0}}}
 
 
@@ -157,13 +158,13 @@ def test_what_is_synced_is_what_is_whole(logs: LogCollector) -> None:
 def test_what_is_not_here_whole_is_named(
     logs: LogCollector, size: int, digest: str, problem: str
 ) -> None:
-    logs.append(0, "stdout", 0, b"abc")
-    assert logs.problem_with(0, "stdout", size, digest).startswith(problem)
+    logs.append("n1", 0, "stdout", 0, b"abc")
+    assert logs.problem_with("n1", 0, "stdout", size, digest).startswith(problem)
 
 
 def test_a_stream_of_no_bytes_is_whole(logs: LogCollector) -> None:
-    assert logs.problem_with(0, "stderr", 0, sha(b"")) == ""
-    assert logs.tail(0, "stderr", 10) == b""
+    assert logs.problem_with("n1", 0, "stderr", 0, sha(b"")) == ""
+    assert logs.tail("n1", 0, "stderr", 10) == b""
 
 
 @pytest.mark.parametrize(
@@ -182,27 +183,27 @@ def test_a_stream_that_no_worker_has_is_refused_and_nothing_is_written(
     logs: LogCollector, tmp_path: Path, rank: int, stream: str
 ) -> None:
     with pytest.raises(StoreError):
-        logs.append(rank, stream, 0, b"x")
+        logs.append("n1", rank, stream, 0, b"x")
     with pytest.raises(StoreError):
-        logs.problem_with(rank, stream, 0, "")
+        logs.problem_with("n1", rank, stream, 0, "")
     assert list(tmp_path.rglob("*")) == []
 
 
 def test_the_tail_is_the_end(logs: LogCollector) -> None:
-    logs.append(0, "stderr", 0, bytes(range(200)))
-    assert logs.tail(0, "stderr", 5) == bytes(range(195, 200))
+    logs.append("n1", 0, "stderr", 0, bytes(range(200)))
+    assert logs.tail("n1", 0, "stderr", 5) == bytes(range(195, 200))
 
 
 def test_a_disk_that_is_full_is_an_error_that_names_the_file(
     logs: LogCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs.append(0, "stdout", 0, b"abc")
-    stream = logs._streams[0, "stdout"]
+    logs.append("n1", 0, "stdout", 0, b"abc")
+    stream = logs._streams["n1", 0, "stdout"]
     full = os.open("/dev/full", os.O_WRONLY)
     old, stream._fd = stream._fd, full
     os.close(old)
     with pytest.raises(StoreError, match="No space left on device") as caught:
-        logs.append(0, "stdout", 3, b"def")
+        logs.append("n1", 0, "stdout", 3, b"def")
     assert caught.value.hint
     assert caught.value.exit_code == 74
 
@@ -217,11 +218,11 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 logs, data = LogCollector(RunPaths(Path(sys.argv[1])), {0: "n1"}), bytes(1500)
 try:
-    logs.append(0, "stdout", 0, data)
+    logs.append("n1", 0, "stdout", 0, data)
 except StoreError as error:
     print("refused:", error.message)
 else:
-    problem = logs.problem_with(0, "stdout", 1500, hashlib.sha256(data).hexdigest())
+    problem = logs.problem_with("n1", 0, "stdout", 1500, hashlib.sha256(data).hexdigest())
     print(problem or "whole")
 """
 

@@ -60,7 +60,7 @@ class Run:
 
     def write(self, rank: int, data: bytes, at: float = T0, stream: str = "stdout") -> None:
         offset = self.sizes.get((rank, stream), 0)
-        self.logs.append(rank, stream, offset, data, at)
+        self.logs.append(NODES[rank], rank, stream, offset, data, at)
         self.sizes[rank, stream] = offset + len(data)
 
     def show(self, *options: str, code: int = 0) -> str:
@@ -171,9 +171,9 @@ def test_a_wrong_option_says_what_is_right(three: Run, options: list[str], words
 
 def test_what_is_missing_is_passed_over_until_it_is_here(run: Run) -> None:
     run.write(0, b"one\n")
-    run.logs.append(0, "stdout", 8, b"three\n")
+    run.logs.append("gpu1", 0, "stdout", 8, b"three\n")
     assert run.show() == "gpu1:0 | one\ngpu1:0 | three\n"
-    run.logs.append(0, "stdout", 4, b"two\n")
+    run.logs.append("gpu1", 0, "stdout", 4, b"two\n")
     assert run.show() == "gpu1:0 | one\ngpu1:0 | two\ngpu1:0 | three\n"
 
 
@@ -192,7 +192,7 @@ def test_the_end_of_a_huge_log_is_found_from_its_end(run: Run) -> None:
         file.write(b"\n" + b"".join(b"line %d\n" % number for number in range(20)))
     run.logs.close()
     run.logs = LogCollector(run.paths, NODES)
-    run.logs.append(0, "stdout", log.stat().st_size, b"last\n", T0 + 60)
+    run.logs.append("gpu1", 0, "stdout", log.stat().st_size, b"last\n", T0 + 60)
     name = LogName(0, "gpu1", False)
     reader = LogReader(run.paths, name)
     try:

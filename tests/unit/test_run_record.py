@@ -42,6 +42,7 @@ def test_a_new_run_has_its_plan_and_its_standing(record: RunRecord) -> None:
         "plan.json",
         "run.json",
         "events.jsonl",
+        ".lock",
         "logs",
         "checkpoints",
     }

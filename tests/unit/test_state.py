@@ -54,7 +54,7 @@ class Run:
     def start(self) -> None:
         self.prepare()
         for rank, node in self.layout.items():
-            self.take(node, wire.WorkerStarted(rank, 0, 1000 + rank, 0.0))
+            self.take(node, wire.WorkerStarted(rank, 0, 1000 + rank, 0.0, 0, 0))
 
     def exit(self, rank: int, code: int | None = 0, signal: int = 0, clock: float = 1.0) -> None:
         self.take(self.layout[rank], wire.WorkerExited(rank, 0, code, signal, clock, False))
@@ -84,7 +84,7 @@ def test_a_run_without_trouble() -> None:
     assert run.prepare("n1") == []
     assert run.prepare("n2") == [core.StartAll(0, 20001)]
     assert run.phase() is core.RunPhase.RUNNING
-    run.take("n1", wire.WorkerStarted(0, 0, 1, 0.0))
+    run.take("n1", wire.WorkerStarted(0, 0, 1, 0.0, 0, 0))
     assert run.take("n1", wire.RendezvousListening(0, 0.5)) == [core.OpenGates(0)]
     run.all_end_well()
     assert run.phase() is core.RunPhase.ENDED
@@ -136,8 +136,8 @@ def test_a_worker_whose_end_nobody_told_is_no_success() -> None:
     run.stopped()
     run.complete()
     assert run.phase() is core.RunPhase.ENDED
-    assert run.code == EXIT_DELIVERY
-    assert run.state.missing == ("n1: rank 1: how it ended",)
+    assert run.code == EXIT_NODE
+    assert "nobody knows how" in run.state.nodes["n1"].problem
 
 
 # A node that fails
@@ -317,6 +317,7 @@ def test_a_clean_end_of_one_worker_stops_nobody() -> None:
     run = Run()
     run.start()
     run.exit(1)
+    run.exit(2)
     run.stopped("n2")
     assert run.phase() is core.RunPhase.RUNNING
     assert kinds(run.actions) == [core.StartAll]

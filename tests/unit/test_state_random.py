@@ -45,7 +45,7 @@ def _events(ranks: int) -> st.SearchStrategy[core.AnyEvent]:
     return st.one_of(
         st.just(core.NodeConnected()),
         st.builds(wire.NodePrepared, st.just("t"), st.just("py"), st.sampled_from([0, 20001])),
-        st.builds(wire.WorkerStarted, rank, attempt, st.just(7), clock),
+        st.builds(wire.WorkerStarted, rank, attempt, st.just(7), clock, st.just(0), st.just(0)),
         st.builds(wire.RendezvousListening, attempt, clock),
         exited,
         exited,

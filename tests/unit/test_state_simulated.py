@@ -98,7 +98,9 @@ class World:
             self.plan_ends()
             for node, ranks in self.ranks.items():
                 for rank in ranks:
-                    self.send(node, self.run.now, wire.WorkerStarted(rank, 0, 9, self.run.now))
+                    self.send(
+                        node, self.run.now, wire.WorkerStarted(rank, 0, 9, self.run.now, 0, 0)
+                    )
             self.tell_ends()
         elif isinstance(action, core.StopAll):
             for node, machine in self.named.items():

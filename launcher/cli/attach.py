@@ -1,0 +1,63 @@
+"""`flowlaunch attach`: follow a run that goes on without a launcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.cli import options
+
+if TYPE_CHECKING:
+    from launcher.store.runs import KnownRun
+
+
+@click.command("attach", epilog="Example: flowlaunch attach last")
+@options.run_argument
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=15),
+    default=60.0,
+    metavar="S",
+    help="How long workers live on without this launcher, seconds (60).",
+)
+@options.runs_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
+def command(run: str, lease: float, runs_dir: str | None, as_json: bool) -> None:
+    """Take over following RUN: a detached one, or one whose launcher died.
+
+    Nothing that was logged or published in between is lost. The exit code is that of `run`. Ctrl-C
+    lets go of a detached run, which goes on; it stops one that is not detached. What an ended run
+    could not bring home is tried again.
+    """
+    known = options.known_run(run, runs_dir)
+    if known.has_ended and not known.record.get("missing"):
+        _show_ended(known)
+    _follow(known, lease, as_json)
+
+
+def _show_ended(known: KnownRun) -> None:
+    from launcher.cli import render
+
+    code = int(known.record.get("exit_code") or 0)
+    render.notice(f"run {known.run_id} has ended, with exit code {code}: `flowlaunch status` tells")
+    raise click.exceptions.Exit(code)
+
+
+def _follow(known: KnownRun, lease: float, as_json: bool) -> None:
+    from launcher.cli import following
+    from launcher.run.attaching import read_plan, stands, undertaking_of
+    from launcher.run.following import Options
+    from launcher.store.run_record import RunRecord
+
+    plan = read_plan(known)
+    record = RunRecord.reopen(known)
+    try:
+        how = Options(lease_s=lease, is_detached=known.is_detached)
+        state = stands(record, plan)
+        with options.TransportPool() as transports:
+            work = undertaking_of(plan)
+            ending = following.follow(work, record, transports(), how, as_json, taken_up=state)
+    finally:
+        record.close()
+    following.leave(ending, record.top)
