@@ -144,3 +144,40 @@ def test_ps_and_status_tell_of_runs(here: Lab) -> None:
     assert "failed (3)" in told and "ended with exit code 3" in told
     as_json = json.loads(here.flowlaunch("status", "mine", "--json").out)
     assert {each["exit_code"] for each in as_json["worker_states"].values()} == {3}
+
+
+HANGING = """
+import os, socket, time
+def wait_for_peer():
+    ours, theirs = socket.socketpair()
+    ours.recv(1)
+print("up", flush=True)
+time.sleep(600) if os.environ["RANK"] == "1" else wait_for_peer()
+"""
+
+
+def test_a_run_that_hangs_is_stopped_and_says_where_each_rank_is(lab: Lab) -> None:
+    lab.manifest(sys.executable, [{"name": "this", "transport": "local", "slots": 3}])
+    lab.write("job.py", HANGING)
+    done = lab.flowlaunch("run", "job.py", "--hang-timeout", "2")
+    assert done.code == 124, done.err
+    assert done.last_line.startswith("exit 124: hung: no output, no metric and no step for 2 s")
+    assert "rank 1 stands elsewhere than the others: job.py:7 <module>" in done.last_line
+    assert "ranks 0,2, the innermost call first:\n  | job.py:5 wait_for_peer" in done.err
+    told = json.loads(lab.flowlaunch("status", "last", "--json").out)
+    assert told["first_error"]["rank"] == 1
+    lab.no_survivors()
+
+
+def test_who_is_waited_for_at_the_start_is_named(lab: Lab) -> None:
+    lab.manifest(sys.executable, [{"name": "this", "transport": "local", "slots": 2}])
+    lab.write("oneflow.py", "import time; time.sleep(600)")
+    job = "import os, time\nif os.environ['RANK'] == '0': import oneflow\ntime.sleep(600)"
+    lab.write("job.py", job)
+    process = lab.start("run", "job.py")
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if "waiting for" in line)
+    assert said.startswith("flowlaunch | 0/2 ranks joined; waiting for this:1 (has not imported")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    lab.no_survivors()
