@@ -102,6 +102,7 @@ class Board:
         self.odd: dict[str, Odd] = {}
         self.pace: Pace | None = None
         self.usage: dict[str, Usage] = {}
+        self.waiting = ""
         self.building: dict[str, events.RuntimeProgress] = {}
         self._told_by: dict[str, int] = {}
 

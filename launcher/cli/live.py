@@ -22,6 +22,7 @@ from launcher.cli.worker_lines import ShownLine, WorkerLines
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
 from launcher.core.pace import Pace
+from launcher.core.stall import waited_for
 from launcher.core.state import RunState
 from launcher.core.usage import Usage
 from launcher.wire import events
@@ -120,6 +121,8 @@ class LiveView:
         if size != before or now - self._drawn_at >= self._refresh_s or not self._panel:
             self._drawn_at = now
             rows = rows_for(size.height)
+            state = self._board.state
+            self._board.waiting = waited_for(state, now) if state is not None else ""
             self._panel = draw(self._board, size.width, rows, now - self._started)
             self._show(self._panel)
         elif self._waiting:

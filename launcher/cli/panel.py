@@ -169,7 +169,7 @@ def spark(trend: Trend, width: int) -> str:
 
 
 def _warnings(board: Board) -> list[Text]:
-    lines = []
+    lines = [Text(_one_row(board.waiting), "bold yellow")] if board.waiting else []
     for odd in list(board.odd.values())[:2]:
         at = f" at step {odd.step}" if odd.step is not None else ""
         words = f"! {summary.label(odd.name)} was {odd.word}{at} on rank {odd.rank}"

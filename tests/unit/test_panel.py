@@ -80,6 +80,12 @@ def test_the_newest_value_in_words_too() -> None:
     assert any(row.startswith("loss nan") for row in rows_of(board))
 
 
+def test_who_is_waited_for_has_a_row_of_its_own() -> None:
+    board = trained([1.0])
+    board.waiting = "waiting for n2:2 (importing oneflow, 12 s)"
+    assert board.waiting in rows_of(board)
+
+
 def test_the_worst_rank() -> None:
     board = trained([1.0])
     board.pace = Pace(0.5, 2, {0: 0.5, 1: 0.5, 2: 0.75})
