@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -181,3 +182,22 @@ def test_who_is_waited_for_at_the_start_is_named(lab: Lab) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     lab.no_survivors()
+
+
+@pytest.mark.soak
+def test_nothing_survives_a_reap_after_fifty_killed_launchers(here: Lab) -> None:
+    """Killed while they connect, ship, prepare, start and follow, and their agents now and then."""
+    chance = random.Random(7)
+    for _ in range(50):
+        process = here.start("run", "job.py")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.05, 3.0))
+        process.kill()
+        process.communicate()
+    agents = [line for line in here.survivors() if "bootstrap.py" not in line]
+    assert len(agents) > 10
+    for line in chance.sample(agents, 5):
+        os.kill(int(line.split()[0]), signal.SIGKILL)
+    done = here.flowlaunch("reap", "--grace", "0.5")
+    assert (done.code, done.last_line) == (0, "0 survivors on 1 node"), done.err
+    here.no_survivors(1.0)
