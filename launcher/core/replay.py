@@ -8,8 +8,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, get_args
 
+from launcher.core import phases, transitions
 from launcher.core import state as core
-from launcher.core import transitions
 from launcher.wire import events as wire
 
 ATTEMPT_BEGAN = "attempt_began"
@@ -89,7 +89,7 @@ def taken_up(run: core.RunState, now: float) -> core.RunState:
         nodes=MappingProxyType(nodes),
         workers=MappingProxyType(workers),
         phase=phase,
-        deadline=now + transitions.STOP_SLACK_S + run.grace_s,
+        deadline=now + phases.STOP_SLACK_S + run.grace_s,
         running_since=now,
         start_limit_s=None,
         interrupts=0,

@@ -11,9 +11,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from launcher.core import restarting
 from launcher.core.blame import read_facts
+from launcher.core.changes import lose, with_node, with_worker
 from launcher.core.hang import Suspicion
+from launcher.core.phases import STOP_SLACK_S, Result, advance, stop
 from launcher.core.state import (
     Action,
     AgentGone,
@@ -22,7 +23,6 @@ from launcher.core.state import (
     CheckpointFailed,
     CheckpointsPending,
     ClockMeasured,
-    EndAll,
     Exit,
     FellSilent,
     Interrupted,
@@ -32,7 +32,6 @@ from launcher.core.state import (
     NodeConnected,
     NodeFailed,
     NodePhase,
-    NodeState,
     OpenGates,
     OutputComplete,
     RunPhase,
@@ -45,18 +44,11 @@ from launcher.core.state import (
     WorkerPhase,
     WorkerRaised,
     WorkerReported,
-    WorkerState,
 )
 from launcher.wire import events as wire
 
 # After one node failed, the others get this long to say what is wrong with them too.
 GATHER_FAILURES_S = 3.0
-# What stopping may take beyond the grace before the node counts as lost.
-STOP_SLACK_S = 10.0
-
-_UNUSABLE = (NodePhase.LOST, NodePhase.FAILED, NodePhase.ORPHANED)
-
-Result = tuple[RunState, list[Action]]
 
 
 def step(state: RunState, node: str, event: AnyEvent, now: float) -> Result:
@@ -77,161 +69,8 @@ def step(state: RunState, node: str, event: AnyEvent, now: float) -> Result:
     if handler is None:
         return state, []
     state, actions = handler(state, node, event, now)
-    state, more = _advance(state, now)
+    state, more = advance(state, now)
     return state, actions + more
-
-
-def _advance(state: RunState, now: float) -> Result:
-    """Moves on where what a phase waits for has come about, or has taken too long."""
-    actions: list[Action] = []
-    while True:
-        advance = _ADVANCES.get(state.phase)
-        after, more = advance(state, now) if advance else (state, [])
-        actions += more
-        if after.phase is state.phase:
-            return after, actions
-        state = after
-
-
-def _advance_preparing(state: RunState, now: float) -> Result:
-    phases = [node.phase for node in state.nodes.values()]
-    if state.stop_reason is not None:
-        return _stop(state, state.stop_reason, now)
-    if all(phase is NodePhase.PREPARED for phase in phases):
-        after = replace(state, phase=RunPhase.RUNNING, deadline=None, running_since=now)
-        return after, [StartAll(state.attempt, state.ctrl_port)]
-    settled = (NodePhase.PREPARED, NodePhase.FAILED, NodePhase.LOST)
-    failed = NodePhase.FAILED in phases or NodePhase.LOST in phases
-    if failed and (all(phase in settled for phase in phases) or _is_over(state, now)):
-        again = restarting.without_failed(state)
-        return again or _stop(state, StopReason.NODE_FAILED, now)
-    return state, []
-
-
-def _advance_running(state: RunState, now: float) -> Result:
-    if any(_is_unusable(node) for node in state.nodes.values()):
-        return _stop(state, StopReason.NODE_FAILED, now)
-    if state.failures:
-        return _stop(state, StopReason.WORKER_FAILED, now)
-    suspicion = state.suspicion
-    if suspicion is not None and suspicion.is_settled(_answering(state), now):
-        if suspicion.is_confirmed:
-            return _stop(state, StopReason.HUNG, now)
-        state = replace(state, suspicion=None)
-    if _has_stalled(state, now):
-        return _stop(state, StopReason.START_TIMEOUT, now)
-    if all(node.phase is NodePhase.STOPPED for node in state.nodes.values()):
-        return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
-    return state, []
-
-
-def _answering(state: RunState) -> list[str]:
-    return [name for name, node in state.nodes.items() if node.is_reachable]
-
-
-def _is_unusable(node: NodeState) -> bool:
-    return node.phase in _UNUSABLE or (node.phase is NodePhase.STOPPED and bool(node.problem))
-
-
-def _has_stalled(state: RunState, now: float) -> bool:
-    """Whether some rank waits for the others in OneFlow's rendezvous for longer than it may."""
-    if state.start_limit_s is None or now < state.running_since + state.start_limit_s:
-        return False
-    return any(worker.phase is WorkerPhase.IMPORTING for worker in state.workers.values())
-
-
-def _stop(state: RunState, reason: StopReason, now: float) -> Result:
-    grace_s = 0.0 if state.interrupts > 1 else state.grace_s
-    for name, node in state.nodes.items():
-        if node.phase is NodePhase.CONNECTING:
-            # Nobody is there to be stopped; the attempt to connect is given up.
-            state = _with_node(state, name, phase=NodePhase.ENDED)
-    after = replace(
-        state,
-        phase=RunPhase.STOPPING,
-        stop_reason=reason,
-        deadline=now + grace_s + STOP_SLACK_S,
-    )
-    return after, [StopAll(grace_s)]
-
-
-def _advance_stopping(state: RunState, now: float) -> Result:
-    waiting = [
-        name
-        for name, node in state.nodes.items()
-        if node.is_reachable and node.phase is not NodePhase.STOPPED
-    ]
-    if waiting and not _is_over(state, now):
-        return state, []
-    for name in waiting:
-        state = _lose(state, name, "did not say in time that its workers had ended")
-    if restarting.may_restart(state):
-        return restarting.give_up_attempt(state, now), []
-    return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
-
-
-def _advance_restarting(state: RunState, now: float) -> Result:
-    if state.interrupts or state.stop_reason not in restarting.REASONS:
-        return replace(state, phase=RunPhase.COLLECTING, deadline=None), []
-    if not _is_over(state, now) or restarting.awaits_checkpoints(state, now):
-        return state, []
-    return restarting.begin_attempt(state)
-
-
-def _advance_collecting(state: RunState, now: float) -> Result:
-    open_streams = any(
-        worker.open_streams and worker.phase is not WorkerPhase.WAITING and _can_tell(state, worker)
-        for worker in state.workers.values()
-    )
-    # A checkpoint comes from a node; where none is left, none comes.
-    checkpoints = state.checkpoints_pending and any(
-        node.is_reachable for node in state.nodes.values()
-    )
-    if (open_streams or checkpoints) and state.interrupts < 2:
-        return state, []
-    state = _note_missing(state)
-    return replace(state, phase=RunPhase.ENDED), [EndAll(keep=bool(state.missing))]
-
-
-def _note_missing(state: RunState) -> RunState:
-    lines = [
-        f"{worker.node}: rank {rank}: the end of its {stream}"
-        for rank, worker in state.workers.items()
-        if worker.phase is not WorkerPhase.WAITING
-        for stream in sorted(worker.open_streams - worker.torn_streams)
-    ]
-    if state.checkpoints_pending:
-        lines.append(f"{state.checkpoints_pending} published checkpoint(s)")
-    return replace(state, missing=(*state.missing, *lines))
-
-
-def _can_tell(state: RunState, worker: WorkerState) -> bool:
-    return state.nodes[worker.node].is_reachable
-
-
-def _is_over(state: RunState, now: float) -> bool:
-    return state.deadline is not None and now >= state.deadline
-
-
-# Small changes
-
-
-def _with_node(state: RunState, name: str, **changes: object) -> RunState:
-    if name not in state.nodes:
-        return state
-    changed = replace(state.nodes[name], **changes)  # type: ignore[arg-type]
-    return replace(state, nodes=MappingProxyType({**state.nodes, name: changed}))
-
-
-def _with_worker(state: RunState, rank: int, **changes: object) -> RunState:
-    changed = replace(state.workers[rank], **changes)  # type: ignore[arg-type]
-    return replace(state, workers=MappingProxyType({**state.workers, rank: changed}))
-
-
-def _lose(state: RunState, name: str, message: str) -> RunState:
-    if name not in state.nodes or not state.nodes[name].is_reachable:
-        return state
-    return _with_node(state, name, phase=NodePhase.LOST, problem=message)
 
 
 # What each event changes
@@ -239,14 +78,14 @@ def _lose(state: RunState, name: str, message: str) -> RunState:
 
 def _on_connected(state: RunState, node: str, event: NodeConnected, now: float) -> Result:
     if node in state.nodes and state.nodes[node].phase is NodePhase.CONNECTING:
-        return _with_node(state, node, phase=NodePhase.PREPARING), []
+        return with_node(state, node, phase=NodePhase.PREPARING), []
     return state, []
 
 
 def _on_prepared(state: RunState, node: str, event: wire.NodePrepared, now: float) -> Result:
     if state.phase is not RunPhase.PREPARING or not _is_preparing(state, node):
         return state, []
-    state = _with_node(state, node, phase=NodePhase.PREPARED)
+    state = with_node(state, node, phase=NodePhase.PREPARED)
     return (replace(state, ctrl_port=event.ctrl_port) if event.ctrl_port else state), []
 
 
@@ -266,18 +105,18 @@ def _on_failed(state: RunState, node: str, event: NodeFailed, now: float) -> Res
     phase = NodePhase.FAILED if _is_preparing(state, node) else state.nodes[node].phase
     if state.phase is RunPhase.RUNNING:
         phase = NodePhase.FAILED
-    state = _with_node(state, node, phase=phase, problem=event.message, hint=event.hint)
+    state = with_node(state, node, phase=phase, problem=event.message, hint=event.hint)
     return _gather(state, now), []
 
 
 def _on_dropped(state: RunState, node: str, event: LinkDropped, now: float) -> Result:
     if node in state.nodes and state.nodes[node].is_reachable:
-        return _with_node(state, node, cut=event.message), []
+        return with_node(state, node, cut=event.message), []
     return state, []
 
 
 def _on_restored(state: RunState, node: str, event: LinkRestored, now: float) -> Result:
-    return _with_node(state, node, cut=""), []
+    return with_node(state, node, cut=""), []
 
 
 def _on_agent_gone(state: RunState, node: str, event: AgentGone, now: float) -> Result:
@@ -290,13 +129,13 @@ def _on_agent_gone(state: RunState, node: str, event: AgentGone, now: float) -> 
     phase = known.phase if known.phase is NodePhase.STOPPED else NodePhase.ORPHANED
     if phase is NodePhase.STOPPED:
         problem = known.problem
-    return _with_node(state, node, phase=phase, problem=problem, cut=""), []
+    return with_node(state, node, phase=phase, problem=problem, cut=""), []
 
 
 def _on_link_lost(state: RunState, node: str, event: LinkLost, now: float) -> Result:
     if node not in state.nodes:
         return state, []
-    return _gather(_lose(state, node, event.message), now), []
+    return _gather(lose(state, node, event.message), now), []
 
 
 def _gather(state: RunState, now: float) -> RunState:
@@ -310,9 +149,9 @@ def _on_started(state: RunState, node: str, event: wire.WorkerStarted, now: floa
     worker = state.workers.get(event.rank)
     if worker is None or worker.phase is not WorkerPhase.WAITING or event.attempt != state.attempt:
         return state, []
-    state = _with_worker(state, event.rank, phase=WorkerPhase.STARTED, pid=event.pid, since=now)
+    state = with_worker(state, event.rank, phase=WorkerPhase.STARTED, pid=event.pid, since=now)
     if node in state.nodes and state.nodes[node].phase is NodePhase.PREPARED:
-        state = _with_node(state, node, phase=NodePhase.RUNNING)
+        state = with_node(state, node, phase=NodePhase.RUNNING)
     return state, []
 
 
@@ -337,20 +176,20 @@ def _on_reported(state: RunState, node: str, event: WorkerReported, now: float) 
     worker = state.workers.get(event.rank)
     if worker is None or worker.phase is WorkerPhase.EXITED:
         return state, []
-    return _with_worker(state, event.rank, phase=event.phase, since=now), []
+    return with_worker(state, event.rank, phase=event.phase, since=now), []
 
 
 def _on_raised(state: RunState, node: str, event: WorkerRaised, now: float) -> Result:
     if event.rank not in state.workers:
         return state, []
-    return _with_worker(state, event.rank, raised=event.raised), []
+    return with_worker(state, event.rank, raised=event.raised), []
 
 
 def _on_diagnosed(state: RunState, node: str, event: wire.WorkerDiagnosed, now: float) -> Result:
     worker = state.workers.get(event.rank)
     if worker is None or event.attempt != state.attempt:
         return state, []
-    return _with_worker(state, event.rank, facts=read_facts(event)), []
+    return with_worker(state, event.rank, facts=read_facts(event)), []
 
 
 def _on_listening(
@@ -373,7 +212,7 @@ def _on_exited(state: RunState, node: str, event: wire.WorkerExited, now: float)
         at=event.clock - ahead_s,
         after_stop=event.stopped or state.phase is not RunPhase.RUNNING,
     )
-    return _with_worker(state, event.rank, phase=WorkerPhase.EXITED, exit=end), []
+    return with_worker(state, event.rank, phase=WorkerPhase.EXITED, exit=end), []
 
 
 def _on_stopped(state: RunState, node: str, event: wire.WorkersStopped, now: float) -> Result:
@@ -382,10 +221,10 @@ def _on_stopped(state: RunState, node: str, event: wire.WorkersStopped, now: flo
         return state, []
     if state.phase is RunPhase.PREPARING:
         return state, []
-    after = _with_node(state, node, phase=NodePhase.STOPPED)
+    after = with_node(state, node, phase=NodePhase.STOPPED)
     if state.phase is RunPhase.RUNNING and _is_end_unknown(state, node):
         problem = "its agent was gone, and nobody knows how its workers ended"
-        after = _with_node(after, node, problem=problem)
+        after = with_node(after, node, problem=problem)
     return after, []
 
 
@@ -396,18 +235,18 @@ def _is_end_unknown(state: RunState, node: str) -> bool:
 
 def _on_lease_ended(state: RunState, node: str, event: wire.LeaseEnded, now: float) -> Result:
     if state.phase is RunPhase.RUNNING and not state.failures:
-        return _stop(state, StopReason.LEASE, now)
+        return stop(state, StopReason.LEASE, now)
     return state, []
 
 
 def _on_clock(state: RunState, node: str, event: ClockMeasured, now: float) -> Result:
-    return _with_node(state, node, ahead_s=event.ahead_s), []
+    return with_node(state, node, ahead_s=event.ahead_s), []
 
 
 def _on_interrupted(state: RunState, node: str, event: Interrupted, now: float) -> Result:
     state = replace(state, interrupts=state.interrupts + 1)
     if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
-        return _stop(state, StopReason.INTERRUPTED, now)
+        return stop(state, StopReason.INTERRUPTED, now)
     if state.phase is RunPhase.RESTARTING:
         return replace(state, stop_reason=StopReason.INTERRUPTED), []
     if state.phase is RunPhase.STOPPING and state.interrupts > 1:
@@ -429,7 +268,7 @@ def _on_stacks(state: RunState, node: str, event: wire.StacksCollected, now: flo
 
 def _on_timed_out(state: RunState, node: str, event: TimedOut, now: float) -> Result:
     if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
-        return _stop(state, StopReason.TIMEOUT, now)
+        return stop(state, StopReason.TIMEOUT, now)
     if state.phase is RunPhase.RESTARTING:
         return replace(state, stop_reason=StopReason.TIMEOUT), []
     return state, []
@@ -437,7 +276,7 @@ def _on_timed_out(state: RunState, node: str, event: TimedOut, now: float) -> Re
 
 def _on_stop_ordered(state: RunState, node: str, event: wire.StopOrdered, now: float) -> Result:
     if state.phase in (RunPhase.PREPARING, RunPhase.RUNNING):
-        return _stop(state, StopReason.STOPPED, now)
+        return stop(state, StopReason.STOPPED, now)
     return state, []
 
 
@@ -446,7 +285,7 @@ def _on_output_complete(state: RunState, node: str, event: OutputComplete, now: 
     if worker is None:
         return state, []
     torn = worker.torn_streams | ({event.stream} if event.problem else set())
-    state = _with_worker(
+    state = with_worker(
         state,
         event.rank,
         open_streams=worker.open_streams - {event.stream},
@@ -498,14 +337,5 @@ _HANDLERS: Mapping[type, Callable[[RunState, str, Any, float], Result]] = Mappin
         wire.WorkersStopped: _on_stopped,
         wire.StopOrdered: _on_stop_ordered,
         wire.LeaseEnded: _on_lease_ended,
-    }
-)
-_ADVANCES: Mapping[RunPhase, Callable[[RunState, float], Result]] = MappingProxyType(
-    {
-        RunPhase.PREPARING: _advance_preparing,
-        RunPhase.RUNNING: _advance_running,
-        RunPhase.STOPPING: _advance_stopping,
-        RunPhase.RESTARTING: _advance_restarting,
-        RunPhase.COLLECTING: _advance_collecting,
     }
 )

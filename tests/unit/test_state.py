@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.core import phases, transitions
 from launcher.core import state as core
-from launcher.core import transitions
 from launcher.core.blame import Raised
 from launcher.errors import EXIT_DELIVERY, EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
@@ -160,7 +160,7 @@ def test_a_node_that_fails_does_not_wait_for_one_that_is_silent(event: core.AnyE
     run.take("n1", event)
     assert run.phase() is core.RunPhase.PREPARING
     assert run.tick(transitions.GATHER_FAILURES_S) == [core.StopAll(5.0)]
-    run.tick(5.0 + transitions.STOP_SLACK_S)
+    run.tick(5.0 + phases.STOP_SLACK_S)
     assert run.phase() is core.RunPhase.ENDED
     assert run.code == EXIT_NODE
 
@@ -233,7 +233,7 @@ def test_a_node_that_cannot_stop_its_workers_is_given_up_and_named() -> None:
     run.take("n1", wire.WorkersStopped(1, 2.0))
     run.take("n2", wire.WorkersStopped(0, 2.0))
     run.complete(2)
-    run.tick(5.0 + transitions.STOP_SLACK_S - 0.1)
+    run.tick(5.0 + phases.STOP_SLACK_S - 0.1)
     assert run.phase() is core.RunPhase.STOPPING
     run.tick(0.2)
     assert run.phase() is core.RunPhase.ENDED
