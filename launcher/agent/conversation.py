@@ -64,6 +64,10 @@ class Conversation:
         self.heard_at = time.monotonic()
         self._selector.register(link.in_fd, selectors.EVENT_READ, self._on_bytes)
 
+    def await_offsets(self) -> None:
+        """Sends no output to the next launcher before it has said from where on."""
+        self._is_first = False
+
     def drop(self) -> None:
         """Lets go of the link; what was queued on it is lost."""
         if self._link is None:

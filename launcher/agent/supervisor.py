@@ -15,7 +15,6 @@ from typing import Any, Callable, Dict, List, Optional
 from launcher.agent import (
     checkpoints,
     last_words,
-    leftovers,
     ports,
     prepare,
     run_processes,
@@ -25,12 +24,12 @@ from launcher.agent import (
 from launcher.agent.conversation import Conversation
 from launcher.agent.diagnosis import WRITABLE, NodeWatch
 from launcher.agent.disk_watch import DiskWatch, cannot_release
-from launcher.agent.files import FileDiffersError, FileStore
+from launcher.agent.files import FileDiffersError
 from launcher.agent.link import Link
 from launcher.agent.memory import OF_AN_ATTEMPT, RunMemory
 from launcher.agent.meter import Meter
 from launcher.agent.output import Output
-from launcher.agent.resumption import Resumption
+from launcher.agent.preparation import Preparation
 from launcher.agent.services import Services
 from launcher.agent.visits import Host, Visits
 from launcher.wire import codec, events, order
@@ -57,19 +56,13 @@ class Supervisor(Host):
             listener: where later launchers bring their descriptors.
         """
         self._run_dir = run_dir
-        self._files = FileStore(os.path.join(root, "files"))
         self._selector = selectors.DefaultSelector()
         self._launcher = Conversation(self._selector, listener, self._obey)
         self._visits = Visits(self._selector, self, run_dir)
         self._shelf = checkpoints.CheckpointShelf(self._path("checkpoints"))
-        self._resumption = Resumption(root, run_dir, self._launcher.emit)
-        self._prepared: Optional[events.NodePrepared] = None
         self._services = Services(run_dir, self._launcher.emit)
-        self._order: Optional[order.NodeOrder] = None
-        self._wanted: "set[str]" = set()
-        self._tree = ""
-        self._python = ""
         self._memory = RunMemory(run_dir)
+        self._job = Preparation(root, run_dir, self._memory, self._services, self._launcher.emit)
         self._news: "List[events.Event]" = []
         self._next_order: Optional[events.PrepareRun] = None
         self._workers: Optional[workers.WorkerSet] = None
@@ -85,7 +78,6 @@ class Supervisor(Host):
         self._lease_s = 60.0
         self._end_wanted = False
         self._keep_wanted = False
-        self._built_at = 0.0
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._run_dir, *names)
@@ -107,18 +99,18 @@ class Supervisor(Host):
 
     def _take_over(self) -> None:
         """Goes on from what an earlier agent of this run left, where there was one."""
-        self._order, self._built_at = self._memory.order()
-        if self._order is None:
+        ordered = self._job.order
+        if ordered is None:
             return
-        self._tree = self._order.tree
         self._news = self._memory.news()
         # Workers die with their agent, but not what they started.
-        left = run_processes.end([self._order.run_id], 0.0, False, self._order.node).left
+        left = run_processes.end([ordered.run_id], 0.0, False, ordered.node).left
         logs = self._path("logs")
         last_words.add_all(logs)
         ranks = streams.ranks_in(logs)
         if ranks:
-            self._output = Output(logs, ranks, self._order.max_log_bytes)
+            self._output = Output(logs, ranks, ordered.max_log_bytes)
+        self._launcher.await_offsets()
         if not any(isinstance(event, events.WorkersStopped) for event in self._news):
             self._tell(events.WorkersStopped(len(left), clock=time.time()))
 
@@ -130,10 +122,7 @@ class Supervisor(Host):
 
     def _say_goodbye(self) -> List[str]:
         """Tells what stays here; returns the paths that may go."""
-        left = leftovers.Leftovers(0, 0)
-        if self._order is not None and self._tree:
-            shipped = [file.path for file in self._order.files]
-            left = leftovers.written_files(self._path("work"), shipped, self._built_at)
+        left = self._job.written()
         if self._keep_wanted:
             self._launcher.emit(events.RunEnded(self._run_dir, *left))
             return []
@@ -197,7 +186,7 @@ class Supervisor(Host):
         self._lease_s = hello.lease_s
         # What an earlier launcher had asked for is of no use to this one.
         self._shelf.forget_all()
-        self._resumption.forget()
+        self._job.forget_offer()
         self._launcher.emit(
             events.AgentReady(
                 version=events.VERSION,
@@ -228,46 +217,15 @@ class Supervisor(Host):
             self._next_order = command
             self._begin_stop(LEFTOVER_GRACE_S)
             return
-        self._order = ordered
         self._news = [event for event in self._news if not isinstance(event, OF_A_PREPARATION)]
-        prepare.require_space(self._run_dir, self._order)
-        missing = self._files.missing(self._order.files)
-        self._wanted = set(missing)
-        self._launcher.emit(events.FilesWanted(events.pack_json(missing)))
-        if not self._wanted:
-            self._on_files_complete(self._order)
+        self._job.begin(ordered)
 
     def _on_put_file(self, piece: events.PutFile) -> None:
-        assert self._order is not None
-        if self._files.put(piece.sha256, piece.offset, piece.size, piece.data):
-            self._wanted.discard(piece.sha256)
-            if not self._wanted:
-                self._on_files_complete(self._order)
-
-    def _on_files_complete(self, ordered: order.NodeOrder) -> None:
-        self._tree = prepare.require_tree(self._files, ordered, self._path("work"))
-        self._built_at = time.time()
-        self._memory.keep_order(ordered)
-        python = prepare.find_python(ordered)
-        if python is None:
-            self._services.start_build()
-        else:
-            self._on_python(ordered, python)
-
-    def _on_python(self, ordered: order.NodeOrder, python: str) -> None:
-        self._python = python
-        port = prepare.require_port(ordered)
-        self._prepared = events.NodePrepared(tree=self._tree, python=python, ctrl_port=port)
-
-    def _tick_prepared(self) -> None:
-        """A node is prepared once the checkpoint that its workers start from stands there too."""
-        self._resumption.tick()
-        if self._prepared is not None and not self._resumption.is_pending:
-            prepared, self._prepared = self._prepared, None
-            self._tell(prepared)
+        self._job.put(piece)
 
     def _on_start(self, command: events.StartWorkers) -> None:
-        assert self._order is not None and self._python
+        ordered = self._job.order
+        assert ordered is not None and self._job.python
         if self._workers is not None and command.attempt <= self._attempt:
             # Said again after the link was down, since nobody could know that it had come here.
             return
@@ -275,10 +233,10 @@ class Supervisor(Host):
         self._news = [event for event in self._news if not isinstance(event, OF_AN_ATTEMPT)]
         self._memory.forget_attempt(self._news)
         logs = self._path("logs")
-        current = workers.WorkerSet(self._python, self._path("work", self._order.workdir), logs)
-        ranks = [worker.rank for worker in self._order.workers]
+        current = workers.WorkerSet(self._job.python, self._job.workdir, logs)
+        ranks = [worker.rank for worker in ordered.workers]
         if self._output is None:
-            self._output = Output(logs, ranks, self._order.max_log_bytes)
+            self._output = Output(logs, ranks, ordered.max_log_bytes)
         else:
             self._output.add(ranks)
         sizes = self._output.sizes()
@@ -286,13 +244,13 @@ class Supervisor(Host):
         self._meter = self._meter or Meter(self._run_dir)
         if self._watch is not None:
             self._watch.close()
-        self._watch = NodeWatch(self._python, [self._path("work"), *WRITABLE])
-        if not os.path.exists(self._python):
-            raise prepare.python_gone(self._python)
-        for rank, pid in current.start_all(self._order.workers, self._node_env(command)):
+        self._watch = NodeWatch(self._job.python, [self._job.folder, *WRITABLE])
+        if not os.path.exists(self._job.python):
+            raise prepare.python_gone(self._job.python)
+        for rank, pid in current.start_all(ordered.workers, self._node_env(command)):
             at = [sizes[rank, name] for name in (streams.STDOUT, streams.STDERR)]
             self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time(), *at))
-        self._watched_port = command.ctrl_port if self._order.hosts_rendezvous else 0
+        self._watched_port = command.ctrl_port if ordered.hosts_rendezvous else 0
         self._is_importing = False
 
     def _node_env(self, command: events.StartWorkers) -> Dict[str, str]:
@@ -300,7 +258,7 @@ class Supervisor(Host):
             "MASTER_PORT": str(command.ctrl_port),
             "FLOWLAUNCH_ATTEMPT": str(command.attempt),
             "FLOWLAUNCH_CHECKPOINT_DIR": self._path("checkpoints"),
-            "FLOWLAUNCH_ROOT": self._path("work"),
+            "FLOWLAUNCH_ROOT": self._job.folder,
         }
         if command.resume_from:
             env["FLOWLAUNCH_RESUME_FROM"] = self._path(command.resume_from)
@@ -313,7 +271,7 @@ class Supervisor(Host):
     def _on_collect_stacks(self, command: events.CollectStacks) -> None:
         from launcher.agent import stacks
 
-        current, python = self._workers, self._python
+        current, python = self._workers, self._job.python
         pids = current.living if current is not None else {}
         logs = self._path("logs")
         self._services.start("stacks", lambda: stacks.answer(pids, logs, python))
@@ -352,10 +310,10 @@ class Supervisor(Host):
         self._launcher.emit(events.Pong(command.sent, time.time()))
 
     def _on_offer_checkpoint(self, command: events.OfferCheckpoint) -> None:
-        self._resumption.offer(command)
+        self._job.offer(command)
 
     def _on_put_checkpoint_file(self, command: events.PutCheckpointFile) -> None:
-        self._resumption.put(command)
+        self._job.put_checkpoint_file(command)
 
     def _on_end_run(self, command: events.EndRun) -> None:
         self._end_wanted = True
@@ -380,7 +338,7 @@ class Supervisor(Host):
             "linked": self._launcher.is_open,
             "silent_s": time.monotonic() - self._launcher.heard_at,
             "lease_s": self._lease_s,
-            "detached": self._order is not None and self._order.detached,
+            "detached": self._job.is_detached,
             "working": self._is_working,
         }
 
@@ -392,10 +350,7 @@ class Supervisor(Host):
     # What happens by itself
 
     def _tick(self) -> None:
-        python = self._services.tick()
-        if python is not None and self._order is not None:
-            self._on_python(self._order, python)
-        self._tick_prepared()
+        self._tick_preparation()
         if self._workers is not None:
             self._tick_workers(self._workers)
         if self._output is not None:
@@ -412,6 +367,15 @@ class Supervisor(Host):
         if self._next_order is not None and not self._is_working:
             command, self._next_order = self._next_order, None
             self._launcher.obey(command)
+
+    def _tick_preparation(self) -> None:
+        try:
+            prepared = self._job.tick()
+        except prepare.Unusable as problem:
+            self._launcher.emit(problem.event)
+            return
+        if prepared is not None:
+            self._tell(prepared)
 
     def _tick_workers(self, current: workers.WorkerSet) -> None:
         if current.is_settled:
@@ -479,7 +443,7 @@ class Supervisor(Host):
 
     def _is_lease_over(self) -> bool:
         """Whether the launcher is gone for too long, in a run that needs one."""
-        if self._order is not None and self._order.detached:
+        if self._job.is_detached:
             return False
         return self._launcher.silent_s >= self._lease_s
 
