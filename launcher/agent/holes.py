@@ -30,6 +30,17 @@ def punch(path: str, end: int) -> None:
         os.close(fd)
 
 
+def first_data(fd: int) -> int:
+    """Returns where a hole at the beginning of a file ends, 0 where there is none.
+
+    A file that is nothing but a hole counts as whole: nobody gives back the block that grows.
+    """
+    try:
+        return os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError:
+        return 0  # it is empty, or the file system cannot tell
+
+
 def _fallocate() -> Optional[Any]:
     libc = ctypes.CDLL(ctypes.util.find_library("c") or None, use_errno=True)
     # The 64-bit one by its own name, where there are two.

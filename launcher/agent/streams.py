@@ -47,13 +47,14 @@ class Stream:
 
     def __init__(self, path: str, chunk_bytes: int) -> None:
         self.path = path
-        self.offset = 0
-        self.released = 0
         self.seen = Sightings()
         self._chunk_bytes = chunk_bytes
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # What an agent before this one gave back is not there to be hashed.
+        self.released = self.offset = holes.first_data(self._fd)
+        self._is_hashable = self.released == 0
 
     def look(self, clock: float) -> int:
         """Notes how far the worker is; returns how many bytes of it nobody was sent yet."""
@@ -95,7 +96,7 @@ class Stream:
             OSError: the file system cannot make holes.
         """
         # The hash needs each byte once.
-        end = min(offset, self._hashed)
+        end = min(offset, self._hashed) if self._is_hashable else min(offset, self.size())
         end -= end % _BLOCK_BYTES
         if self.size() - self.released > keep_bytes and end > self.released:
             holes.punch(self.path, end)
@@ -110,7 +111,12 @@ class Stream:
         return self.offset >= self.size()
 
     def digest(self) -> Tuple[int, str]:
-        """Returns the size and the sha256, in hex, of all that is written."""
+        """Returns the size and the sha256, in hex, of all that is written.
+
+        The hash is "" where the beginning was given back before this agent came.
+        """
+        if not self._is_hashable:
+            return self.size(), ""
         while True:
             data = os.pread(self._fd, self._chunk_bytes, self._hashed)
             if not data:

@@ -15,7 +15,7 @@ from launcher.cli.lines import (
     max_line_bytes,
     prefixed,
 )
-from launcher.cli.printing import let_go_of, write_bytes
+from launcher.cli.printing import let_go_of, widen, write_bytes
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
 from launcher.collect.reports import Metrics
@@ -43,6 +43,7 @@ class PlainView:
         """Takes each rank's node; `quiet_output` leaves the workers' lines to the files."""
         labels = Labels(nodes)
         self._prefixes = {rank: labels.of(rank).encode() for rank in nodes}
+        widen(sys.stdout)
         self.is_gone = False
         self._quiet_output = quiet_output
         self._lines: dict[tuple[int, str], LineAssembler] = {}

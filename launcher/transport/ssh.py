@@ -43,6 +43,7 @@ class SshTransport:
         self._lock = threading.Lock()
         self._dialer: Dialer | None = None
         self._open: set[SshConnection] = set()
+        self._asked_for = 0
         self._closed = False
 
     def open(self, node: NodeSpec, argv: Sequence[str], *, timeout_s: float) -> SshConnection:
@@ -51,17 +52,25 @@ class SshTransport:
         Raises:
             NodeError: one of its kinds says why there is no connection.
         """
-        from launcher.transport.ssh_link import SshConnection, run_command
+        from launcher.transport.ssh_link import SshConnection, run_command, window_bytes
 
         target = target_of(node.name, node.ssh or SshSpec(node.addr), self._files)
-        link = self._dial_with().dial(target, timeout_s)
+        with self._lock:
+            self._asked_for += 1
         try:
-            channel = run_command(link, argv, timeout_s)
-            connection = SshConnection(link, channel, self._forget)
-            self._keep(connection, node.name)
-        except BaseException:
-            link.close()
-            raise
+            link = self._dial_with().dial(target, timeout_s)
+            # By then, whoever dials many nodes at once has asked for all of them.
+            window = window_bytes(len(self._open) + self._asked_for)
+            try:
+                channel = run_command(link, argv, timeout_s, window)
+                connection = SshConnection(link, channel, self._forget)
+                self._keep(connection, node.name)
+            except BaseException:
+                link.close()
+                raise
+        finally:
+            with self._lock:
+                self._asked_for -= 1
         return connection
 
     def close(self) -> None:

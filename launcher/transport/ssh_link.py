@@ -18,9 +18,11 @@ from launcher.transport.ssh_socket import Proxy
 from launcher.transport.ssh_target import Target
 
 # Measured over loopback: AES-GCM first and large packets carry 700 MB/s where paramiko's defaults
-# carry a fifth of it; a window above 16 MiB adds nothing but memory that a slow reader of many
-# nodes would fill.
-WINDOW_BYTES = 16 * 1024 * 1024
+# carry a fifth of it. What a window allows fills memory here where the reader is slow, twice: once
+# in paramiko and once on its way out. So all windows together have a bound, and each its share.
+WINDOW_BYTES = 4 * 1024 * 1024
+LEAST_WINDOW_BYTES = 128 * 1024
+ALL_WINDOWS_BYTES = 32 * 1024 * 1024
 PACKET_BYTES = 256 * 1024
 _SEND_BYTES = 128 * 1024
 _TAIL_BYTES = 8 * 1024
@@ -265,8 +267,20 @@ class SshConnection:
         return lost(self.node, words or "the other side hung up")
 
 
-def run_command(link: Link, argv: Sequence[str], timeout_s: float) -> paramiko.Channel:
-    """Starts the one command of a link.
+def window_bytes(connections: int) -> int:
+    """Returns how far one of so many connections may run ahead of its reader.
+
+    >>> window_bytes(1), window_bytes(16), window_bytes(1000)
+    (4194304, 2097152, 131072)
+    """
+    share = ALL_WINDOWS_BYTES // max(1, connections)
+    return max(LEAST_WINDOW_BYTES, min(WINDOW_BYTES, share))
+
+
+def run_command(
+    link: Link, argv: Sequence[str], timeout_s: float, window: int = WINDOW_BYTES
+) -> paramiko.Channel:
+    """Starts the one command of a link; `window` is how far it may run ahead of its reader, bytes.
 
     This is the one place that quotes: sshd hands the text to the user's login shell, and every
     word comes out of a POSIX shell as it went in.
@@ -276,7 +290,7 @@ def run_command(link: Link, argv: Sequence[str], timeout_s: float) -> paramiko.C
     """
     try:
         channel = link.client.open_session(
-            window_size=WINDOW_BYTES, max_packet_size=PACKET_BYTES, timeout=timeout_s
+            window_size=window, max_packet_size=PACKET_BYTES, timeout=timeout_s
         )
         # Names of files that are no UTF-8 pass as the bytes that they are.
         channel.exec_command(shlex.join(argv).encode("utf-8", "surrogateescape"))

@@ -304,7 +304,10 @@ class WorkerExited(NamedTuple):
 
 
 class OutputEnded(NamedTuple):
-    """Nothing more will come of this stream: its whole size and the sha256 of all its bytes."""
+    """Nothing more will come of this stream: its whole size and the sha256 of all its bytes.
+
+    `sha256` is "" where the node gave the first of them back before this agent came.
+    """
 
     rank: int
     stream: str

@@ -105,6 +105,13 @@ def test_what_is_elsewhere_costs_no_disk_and_every_offset_stays(tmp_path: Path) 
         assert stream.read() == (data + b"more")[stream.released :]
         whole = data + b"more"
         assert stream.digest() == (len(whole), hashlib.sha256(whole).hexdigest())
+        later = Stream(str(path), 1 << 20)
+        try:
+            assert later.offset == later.released == stream.released
+            assert later.digest() == (len(whole), ""), "a later agent cannot prove what is gone"
+            assert later.read() == whole[later.released :]
+        finally:
+            later.close()
     finally:
         stream.close()
         os.close(writer)
