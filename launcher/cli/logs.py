@@ -42,6 +42,7 @@ def command(run: str, runs_dir: str | None, **wanted: Any) -> None:
     from launcher.cli.log_view import LogView, parse_wish
     from launcher.cli.printing import let_go_of
 
+    options.allow_many_files()
     wish = parse_wish(**wanted, groups=_groups)
     view = LogView(options.known_run(run, runs_dir), wish)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -183,6 +184,15 @@ def read_cluster(cluster: str | None, nodes: str | None) -> ClusterSpec:
     return dataclasses.replace(spec, nodes=select_nodes(spec, nodes))
 
 
+def allow_many_files() -> None:
+    """Lets this process open as many files as its user may: a node takes one, a worker four."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class TransportPool:
     """The ways to nodes, made when they are first asked for; closed at the end."""
 
@@ -195,6 +205,7 @@ class TransportPool:
     def __call__(self) -> Transports:
         """Returns them."""
         if self._made is None:
+            allow_many_files()
             from launcher.cli.prompt import ask_secret
             from launcher.core.model import TransportKind
             from launcher.transport.local import LocalTransport

@@ -22,7 +22,7 @@ from launcher.transport.ssh_target import Target
 # in paramiko and once on its way out. So all windows together have a bound, and each its share.
 WINDOW_BYTES = 4 * 1024 * 1024
 LEAST_WINDOW_BYTES = 128 * 1024
-ALL_WINDOWS_BYTES = 32 * 1024 * 1024
+ALL_WINDOWS_BYTES = 16 * 1024 * 1024
 PACKET_BYTES = 256 * 1024
 _SEND_BYTES = 128 * 1024
 _TAIL_BYTES = 8 * 1024
@@ -271,7 +271,7 @@ def window_bytes(connections: int) -> int:
     """Returns how far one of so many connections may run ahead of its reader.
 
     >>> window_bytes(1), window_bytes(16), window_bytes(1000)
-    (4194304, 2097152, 131072)
+    (4194304, 1048576, 131072)
     """
     share = ALL_WINDOWS_BYTES // max(1, connections)
     return max(LEAST_WINDOW_BYTES, min(WINDOW_BYTES, share))
