@@ -30,6 +30,8 @@ bench: $(TEST_READY)
 	$(BIN)/flowlaunch provision --cluster cluster.yaml
 	$(BIN)/python benchmarks/launch.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/logs.py
+	$(BIN)/python benchmarks/tail.py
 
 format: $(TEST_READY)
 	$(BIN)/ruff format .

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 from launcher.cli.labels import Labels
 from launcher.cli.lines import harmless_block, prefixed
 from launcher.cli.printing import write_bytes
-from launcher.cli.worker_lines import ShownLine, WorkerLines
 from launcher.collect.log_reader import LogName
-from launcher.core.folding import FoldedLine, Folder
+
+if TYPE_CHECKING:
+    from launcher.cli.worker_lines import ShownLine
+    from launcher.core.folding import FoldedLine
 
 
 class Printer(Protocol):
@@ -77,6 +78,8 @@ def _text(line: bytes) -> dict[str, str]:
     try:
         return {"line": line.decode()}
     except UnicodeDecodeError:
+        import base64
+
         exact = base64.b64encode(line).decode()
         return {"line": line.decode("utf-8", "replace"), "base64": exact}
 
@@ -111,6 +114,8 @@ class FoldingPrinter:
 
     def __init__(self, labels: Labels, world_size: int, *, colour: bool) -> None:
         """Takes the labels and how many workers there are; `colour` is for a terminal."""
+        from launcher.core.folding import Folder
+
         self._prefix_of = _prefixes(labels, colour)
         self._folder = Folder(world_size)
 
@@ -138,6 +143,8 @@ class TerminalPrinter:
 
     def __init__(self, nodes: Mapping[int, str], file_of: Callable[[int, str], str]) -> None:
         """Takes the node of each rank, and what names the file that has all of a stream."""
+        from launcher.cli.worker_lines import WorkerLines
+
         self._lines = WorkerLines(nodes, file_of)
         self._now = 0.0
 

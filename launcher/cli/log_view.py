@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import click
 
 from launcher.cli import log_printers as printers
-from launcher.cli import render
 from launcher.cli.labels import Labels
 from launcher.cli.lines import LineAssembler, max_line_bytes
-from launcher.cli.log_notices import Notices
 from launcher.collect.log_reader import (
     LogName,
     LogReader,
@@ -26,8 +24,6 @@ from launcher.collect.log_reader import (
     known_gaps,
     matcher,
 )
-from launcher.core.moments import moment
-from launcher.core.nodeset import SetError, evaluate, expand, fold
 from launcher.errors import UsageError
 from launcher.store.runs import KnownRun, find_run
 
@@ -91,25 +87,47 @@ def parse_wish(
     """
     if sum((raw, fold, as_json)) > 1:
         raise click.UsageError("only one of --raw, --fold and --json")
-    try:
-        ranks = None if rank is None else frozenset(map(int, expand(f"[{rank}]")))
-    except SetError as error:
-        raise click.BadParameter(str(error), param_hint="--rank") from None
-    try:
-        names = None if node is None else evaluate(node, groups() if "@" in node else {}).chosen
-    except SetError as error:
-        raise click.BadParameter(str(error), param_hint="--node") from None
-    try:
-        is_wanted = None if grep is None else matcher(grep)
-    except ValueError as error:
-        raise click.BadParameter(f"{grep!r}: {error}", param_hint="--grep") from None
-    try:
-        at = None if since is None else moment(since, time.time())
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--since") from None
+    ranks = None if rank is None else _ranks(rank)
+    names = None if node is None else _nodes(node, groups() if "@" in node else {})
+    is_wanted = None if grep is None else _matcher(grep)
+    at = None if since is None else _moment(since)
     return Wish(
         follow, ranks, names, stream, tail, is_wanted, at, merge or fold, fold, raw, as_json
     )
+
+
+def _ranks(words: str) -> frozenset[int]:
+    from launcher.core.nodeset import SetError, expand
+
+    try:
+        return frozenset(map(int, expand(f"[{words}]")))
+    except SetError as error:
+        raise click.BadParameter(str(error), param_hint="--rank") from None
+
+
+def _nodes(words: str, groups: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    from launcher.core.nodeset import SetError, evaluate
+
+    try:
+        return evaluate(words, groups).chosen
+    except SetError as error:
+        raise click.BadParameter(str(error), param_hint="--node") from None
+
+
+def _matcher(words: str) -> Callable[[bytes], bool]:
+    try:
+        return matcher(words)
+    except ValueError as error:
+        raise click.BadParameter(f"{words!r}: {error}", param_hint="--grep") from None
+
+
+def _moment(words: str) -> float:
+    from launcher.core.moments import moment
+
+    try:
+        return moment(words, time.time())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
 
 
 class LogView:
@@ -133,6 +151,8 @@ class LogView:
             raise UsageError(f"rank {min(ranks)} is not in {self._known.run_id}: {there}")
         nodes = (self._wish.nodes or frozenset()) - set(self.nodes.values())
         if nodes:
+            from launcher.core.nodeset import fold
+
             there = fold(dict.fromkeys(self.nodes.values())) or "none yet"
             raise UsageError(
                 f"no rank of {self._known.run_id} is on {min(nodes)}: there are {there}"
@@ -256,6 +276,9 @@ class LogView:
 
     def _follow(self, printer: printers.Printer) -> printers.Printer:
         """Prints what comes until the run has ended; returns the printer that does so."""
+        from launcher.cli import render
+        from launcher.cli.log_notices import Notices
+
         live = self._printer(is_live=True)
         if isinstance(live, printers.TerminalPrinter):
             printer.close()

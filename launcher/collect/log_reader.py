@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.collect.log_times import Times
-from launcher.collect.logs import open_gaps
-from launcher.collect.stream_file import Span
 from launcher.core.paths import RunPaths
 from launcher.store.run_record import store_error
+
+if TYPE_CHECKING:
+    from launcher.collect.stream_file import Span
 
 READ_BYTES = 1 << 20
 # What is read at once when lines are looked for from the end.
@@ -73,12 +74,16 @@ def known_gaps(paths: RunPaths) -> dict[tuple[str, int, str], list[Span]]:
         StoreError: events.jsonl cannot be read.
     """
     try:
-        with Path(paths.events).open("rb") as lines:
-            return open_gaps(lines)
+        data = Path(paths.events).read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise store_error(error, Path(paths.events)) from None
+    if b'"log_gap' not in data:
+        return {}
+    from launcher.collect.logs import open_gaps
+
+    return open_gaps(data.splitlines())
 
 
 class LogReader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -98,7 +97,7 @@ class RunRecord:
         try:
             _make_home_of_runs(runs)
             while True:
-                top = runs / paths.run_id(job, date, secrets.token_hex(2))
+                top = runs / paths.run_id(job, date, os.urandom(2).hex())
                 try:
                     top.mkdir()
                     break
