@@ -32,6 +32,7 @@ bench: $(TEST_READY)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/tail.py
+	$(BIN)/python benchmarks/loud.py
 
 format: $(TEST_READY)
 	$(BIN)/ruff format .
