@@ -35,8 +35,6 @@ class Notices:
                 if known.is_followed
                 else f"no launcher follows the run; `flowlaunch attach {known.run_id}` does"
             )
-        if known.has_ended:
-            yield f"the run has ended, exit code {known.record.get('exit_code')}"
 
     def _new_lines(self) -> list[bytes]:
         if not self._path.exists():

@@ -30,6 +30,8 @@ from launcher.store.runs import KnownRun, find_run
 # How often a log that is followed is looked at, and a directory for further ones, seconds.
 FOLLOW_S = 0.1
 RESCAN_S = 1.0
+# What a launcher may take from a run's end to its exit code.
+SUMMING_UP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ class LogView:
         if isinstance(live, printers.TerminalPrinter):
             printer.close()
             printer = live
-        notices, rescan_at = Notices(self._known), 0.0
+        notices, rescan_at, ended_at = Notices(self._known), 0.0, float("inf")
         while True:
             # Before the logs: what was written before the end is printed before the end.
             known = find_run(self._known.top.parent, str(self._known.top.absolute()))
@@ -294,8 +296,13 @@ class LogView:
             printer.tick(time.time())
             for words in notices.read(known):
                 render.notice(f"flowlaunch | {words}")
-            if known.has_ended and not came:
-                return printer
+            if known.has_ended:
+                ended_at = min(ended_at, time.monotonic())
+                code = known.record.get("exit_code")
+                # The launcher sums up a moment after the end; one that was killed never does.
+                if not came and (code is not None or time.monotonic() - ended_at > SUMMING_UP_S):
+                    render.notice(f"flowlaunch | the run has ended, exit code {code}")
+                    return printer
             time.sleep(FOLLOW_S)
 
     def close(self) -> None:

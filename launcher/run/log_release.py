@@ -15,7 +15,9 @@ INTERVAL_S = 2.0
 class LogRelease:
     """Syncs the logs now and then, from a thread of its own: the loop need not wait for a disk."""
 
-    def __init__(self, logs: LogCollector, send_to: Callable[[str, events.Command], None]) -> None:
+    def __init__(
+        self, logs: LogCollector, send_to: Callable[[str, events.Command], object]
+    ) -> None:
         self._logs = logs
         self._send_to = send_to
         self._stop = threading.Event()

@@ -23,6 +23,7 @@ from launcher.run.fleet import Fleet
 from launcher.run.following import Ending, Options, Watcher
 from launcher.run.gauges import Gauges
 from launcher.run.heartbeat import Clocks, Heartbeat
+from launcher.run.log_release import LogRelease
 from launcher.run.signals import SignalsTo
 from launcher.run.silence import Silence
 from launcher.run.standing import standing
@@ -81,6 +82,7 @@ class Session:
         self._clocks = Clocks()
         nodes = {rank.rank: rank.node for rank in plan.ranks}
         self._logs = LogCollector(record.paths, nodes, self._on_gap)
+        self._release = LogRelease(self._logs, self._fleet.send)
         self._reports = ReportReader(Path(record.paths.metrics))
         self._gauges = Gauges(record, watcher, nodes)
         self._courier = Courier(CheckpointCollector(record.paths, self._fleet.send), self._wake)
@@ -105,6 +107,8 @@ class Session:
             try:
                 self._begin()
                 self._heartbeat.start()
+                if self._attempts.plan.logs.max_bytes is not None:
+                    self._release.start()
                 is_over = self._loop(started)
             except BaseException:
                 # Nobody goes on following: a full disk, or a reader of our stdout that went away.
@@ -379,6 +383,7 @@ class Session:
                     self._note(node, event)
                     self._kept[node] = event
         self._heartbeat.stop()
+        self._release.stop()
         self._fleet.close(deadline, self._drain)
         self._attempts.close()
         self._courier.close()

@@ -110,8 +110,8 @@ def test_a_file_system_without_holes_is_named_once(
 ) -> None:
     from launcher.agent.output import Output
 
-    output = Output(lambda rank, name: str(tmp_path / f"{rank}.{name}"), [0], 10)
-    (tmp_path / "0.stdout").write_bytes(b"x" * 10_000)
+    (tmp_path / "rank-0.stdout.log").write_bytes(b"x" * 10_000)
+    output = Output(str(tmp_path), [0], 10)
 
     def cannot(path: str, end: int) -> None:
         raise OSError(95, "Operation not supported")
