@@ -1,8 +1,8 @@
 """What a terminal shows of workers that may say more than a person can read.
 
-Two bounds: before lines are taken apart, so that a flood costs nothing, and after equal ones were
-folded, so that a thousand workers that say the same are one line. What is left out is counted, and
-is in the files.
+Two bounds: one a stream, before its lines are taken apart, so that a flood costs nothing and a loud
+worker does not hide the others; and one for all, after equal lines were folded, so that a thousand
+workers that say the same are one line. What is left out is counted, and is in the files.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from launcher.cli.labels import Labels
 from launcher.cli.lines import LineAssembler, harmless_block, max_line_bytes
 from launcher.core.folding import FoldedLine, Folder
 
-# So many lines are taken apart between two calls of `due`, of all workers together.
-MAX_TAKEN = 2000
-_LEAST_TAKEN = 5
 # A person sees so many lines at once, and can follow so many a second.
 MAX_BURST = 400
 LINES_A_SECOND = 200
+# What one stream may have of that where there are many.
+LEAST_BURST = 100
+LEAST_LINES_A_SECOND = 20
 # Nobody reads on at the end of such a line.
 MAX_SHOWN_CHARS = 2000
 NOTE_INTERVAL_S = 1.0
@@ -54,20 +54,21 @@ class WorkerLines:
         self._folder = Folder(len(nodes))
         self._assemblers: dict[tuple[int, str], LineAssembler] = {}
         self._max_line_bytes = max_line_bytes(len(nodes) * len(_STREAMS))
-        self._most = max(_LEAST_TAKEN, MAX_TAKEN // max(1, len(nodes)))
-        self._taken: Counter[tuple[int, str]] = Counter()
+        self._world_size = max(1, len(nodes))
+        self._shares: dict[tuple[int, str], _Budget] = {}
         self._skipped: Counter[tuple[int, str]] = Counter()
         self._noted_at = float("-inf")
-        self._budgets = {stream: _Budget() for stream in _STREAMS}
+        self._budgets = {stream: _Budget(MAX_BURST, LINES_A_SECOND) for stream in _STREAMS}
 
     def feed(self, rank: int, stream: str, data: bytes, now: float) -> None:
         """Takes a worker's next bytes."""
         key = (rank, stream)
         if key not in self._assemblers:
             self._assemblers[key] = LineAssembler(self._max_line_bytes)
-        lines = self._assemblers[key]
-        room = self._most - self._taken[key]
-        count = data.count(b"\n")
+            self._shares[key] = self._share()
+        lines, share = self._assemblers[key], self._shares[key]
+        count, room = data.count(b"\n"), share.room(now)
+        share.spend(min(count, room))
         if count <= room:
             self._fold(key, lines.feed(data), now)
             return
@@ -80,14 +81,18 @@ class WorkerLines:
 
     def _fold(self, key: tuple[int, str], block: bytes, now: float) -> None:
         rank, stream = key
-        lines = harmless_block(block).split(b"\n")[:-1]
-        self._taken[key] += len(lines)
-        for line in lines:
+        for line in harmless_block(block).split(b"\n")[:-1]:
             self._folder.feed(rank, stream, line, now)
+
+    def _share(self) -> _Budget:
+        """Returns what one stream may have."""
+        return _Budget(
+            max(LEAST_BURST, MAX_BURST // self._world_size),
+            max(LEAST_LINES_A_SECOND, LINES_A_SECOND // self._world_size),
+        )
 
     def due(self, now: float) -> list[ShownLine]:
         """Returns what is to be shown now."""
-        self._taken.clear()
         return self._shown(self._folder.due(now), now, NOTE_INTERVAL_S)
 
     def rest(self, now: float) -> list[ShownLine]:
@@ -99,7 +104,9 @@ class WorkerLines:
     def _shown(self, folded: list[FoldedLine], now: float, interval_s: float) -> list[ShownLine]:
         found = []
         for line in folded:
-            if self._budgets[line.stream].take(now):
+            budget = self._budgets[line.stream]
+            if budget.room(now):
+                budget.spend(1)
                 found.append(self._line(line))
             else:
                 self._skipped.update((rank, line.stream) for rank in line.ranks)
@@ -131,19 +138,22 @@ class WorkerLines:
 class _Budget:
     """So many lines a second, and some at once after a pause."""
 
-    def __init__(self) -> None:
-        self._left = float(MAX_BURST)
+    def __init__(self, burst: int, a_second: int) -> None:
+        self._burst = burst
+        self._a_second = a_second
+        self._left = float(burst)
         self._at: float | None = None
 
-    def take(self, now: float) -> bool:
-        """Says whether one more may be shown."""
+    def room(self, now: float) -> int:
+        """Returns how many more may pass."""
         if self._at is not None:
-            self._left = min(MAX_BURST, self._left + (now - self._at) * LINES_A_SECOND)
+            self._left = min(self._burst, self._left + (now - self._at) * self._a_second)
         self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+        return int(self._left)
+
+    def spend(self, count: int) -> None:
+        """Notes that so many have passed."""
+        self._left -= count
 
 
 def _end_of_line(data: bytes, count: int) -> int:

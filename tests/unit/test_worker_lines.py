@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.cli.worker_lines import (
+    LEAST_BURST,
     LINES_A_SECOND,
     MAX_BURST,
     MAX_SHOWN_CHARS,
-    MAX_TAKEN,
     ShownLine,
     WorkerLines,
 )
@@ -48,18 +48,22 @@ def test_a_flood_is_counted_and_the_files_are_named() -> None:
     for rank in (0, 1):
         lines.feed(rank, "stdout", b"".join(b"%d %d\n" % (rank, n) for n in range(10_000)), 0.0)
     shown = said(lines.due(1.0))
-    assert len(shown) == MAX_BURST + 1
+    assert len(shown) == 2 * LEAST_BURST + 1
     assert shown[-1] == (
-        f"… {20_000 - MAX_BURST:,} lines are not shown; "
-        "everything is in logs/1.stdout and 1 other file"
+        f"… {20_000 - 2 * LEAST_BURST:,} lines are not shown; "
+        "everything is in logs/0.stdout and 1 other file"
     )
-    lines.feed(2, "stderr", b"Traceback\n", 1.0)
-    assert said(lines.due(1.3)) == ["gpu2:2 | Traceback"], "a flood of stdout hides no stderr"
+    lines.feed(0, "stdout", b"more\n" * 10_000, 1.1)
+    lines.feed(2, "stdout", b"quiet\n", 1.1)
+    lines.feed(0, "stderr", b"Traceback\n", 1.1)
+    shown = said(lines.due(1.4))
+    assert "gpu2:2 | quiet" in shown, "a loud worker hides no other"
+    assert "gpu1:0 | Traceback" in shown, "nor what it says on stderr"
 
 
 def test_after_a_flood_lines_are_shown_again() -> None:
     lines = worker_lines()
-    lines.feed(0, "stdout", b"x\n" * (MAX_TAKEN + 10), 0.0)
+    lines.feed(0, "stdout", b"x\n" * (MAX_BURST + 10), 0.0)
     lines.due(0.0)
     lines.feed(0, "stdout", b"y\n" * (LINES_A_SECOND + 1), 1.0)
     shown = said(lines.due(1.0))
@@ -67,7 +71,7 @@ def test_after_a_flood_lines_are_shown_again() -> None:
     assert "… 1 line is not shown" in shown[-1]
 
 
-@given(st.lists(st.integers(0, 3 * MAX_TAKEN), max_size=4), st.integers(1, 50))
+@given(st.lists(st.integers(0, 5 * MAX_BURST), max_size=4), st.integers(1, 50))
 def test_every_line_is_shown_or_counted_and_none_is_torn(counts: list[int], cut: int) -> None:
     lines, shown, total, whole = worker_lines(), [], 0, set()
     for turn, count in enumerate(counts):
