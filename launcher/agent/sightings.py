@@ -5,6 +5,8 @@ from typing import List
 
 # So many moments are remembered of a file; older ones are told apart less and less finely.
 MOST_SIGHTINGS = 1024
+# What comes within this time came at once, and travels as one.
+STEP_S = 0.03
 
 
 class Sightings:
@@ -24,6 +26,9 @@ class Sightings:
     def note(self, size: int, clock: float) -> None:
         """Notes that the file had this size at this time; only growth is news."""
         if size <= (self._sizes[-1] if self._sizes else 0):
+            return
+        if self._clocks and clock - self._clocks[-1] < STEP_S:
+            self._sizes[-1] = size
             return
         self._sizes.append(size)
         self._clocks.append(clock)

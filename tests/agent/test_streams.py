@@ -133,6 +133,22 @@ def test_bytes_of_different_times_come_apart(tmp_path: Path) -> None:
         stream.close()
 
 
+def test_small_writes_travel_together_however_often_they_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    stream = Stream(str(path), 1000)
+    try:
+        for moment in range(60):
+            with path.open("ab") as file:
+                file.write(b"x")
+            stream.look(moment / 1000)
+        pieces = []
+        while data := stream.read():
+            pieces.append(len(data))
+        assert pieces == [30, 30]
+    finally:
+        stream.close()
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4 * MOST_SIGHTINGS))
 @settings(max_examples=20, deadline=None)
 def test_moments_are_bounded_and_never_too_early(growth: list[int]) -> None:
