@@ -9,6 +9,7 @@ import click
 from launcher.cli import options
 
 if TYPE_CHECKING:
+    from launcher.run.following import Ending
     from launcher.store.runs import KnownRun
 
 
@@ -30,10 +31,12 @@ def command(run: str, lease: float, runs_dir: str | None, as_json: bool) -> None
     lets go of a detached run, which goes on; it stops one that is not detached. What an ended run
     could not bring home is tried again.
     """
+    from launcher.cli import following
+
     known = options.known_run(run, runs_dir)
     if known.has_ended and not known.record.get("missing"):
         _show_ended(known)
-    _follow(known, lease, as_json)
+    following.leave(take_up(known, lease, as_json), known.top)
 
 
 def _show_ended(known: KnownRun) -> None:
@@ -44,7 +47,16 @@ def _show_ended(known: KnownRun) -> None:
     raise click.exceptions.Exit(code)
 
 
-def _follow(known: KnownRun, lease: float, as_json: bool) -> None:
+def take_up(
+    known: KnownRun, lease: float, as_json: bool = False, *, quiet_output: bool = False
+) -> Ending:
+    """Follows a run to its end, or tries again what an ended one could not bring home.
+
+    With `quiet_output`, the workers' lines are left to the files.
+
+    Raises:
+        UsageError: another launcher follows it.
+    """
     from launcher.cli import following
     from launcher.run.attaching import read_plan, stands, undertaking_of
     from launcher.run.following import Options
@@ -57,7 +69,8 @@ def _follow(known: KnownRun, lease: float, as_json: bool) -> None:
         state = stands(record, plan)
         with options.TransportPool() as transports:
             work = undertaking_of(plan)
-            ending = following.follow(work, record, transports(), how, as_json, taken_up=state)
+            return following.follow(
+                work, record, transports(), how, as_json, state, quiet_output=quiet_output
+            )
     finally:
         record.close()
-    following.leave(ending, record.top)

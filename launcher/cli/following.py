@@ -26,15 +26,20 @@ def follow(
     how: Options,
     as_json: bool,
     taken_up: RunState | None = None,
+    *,
+    quiet_output: bool = False,
 ) -> Ending:
-    """Runs the session with the view that fits where the output goes."""
+    """Runs the session with the view that fits where the output goes.
+
+    With `quiet_output`, the workers' lines are left to the files.
+    """
     from launcher.cli.view import open_view
     from launcher.run.session import Session
 
     nodes = {rank.rank: rank.node for rank in work.plan.ranks}
     view = open_view(
         nodes,
-        as_json=as_json,
+        as_json=as_json or quiet_output,
         file_of=lambda rank, stream: str(record.paths.log(nodes[rank], rank, stream)),
         title=record.run_id,
     )

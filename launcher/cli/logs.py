@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from launcher.cli import options
 from launcher.cli.following import EXIT_PIPE
+
+if TYPE_CHECKING:
+    from launcher.store.runs import KnownRun
+
+# An agent that has only files to send has no worker that a lease would protect.
+SYNC_LEASE_S = 60.0
 
 
 @click.command("logs", epilog="Example: flowlaunch logs last -f --rank 0,2-5 --tail 20")
@@ -32,19 +38,22 @@ from launcher.cli.following import EXIT_PIPE
 @click.option("--fold", is_flag=True, help="Merge, and show equal lines of several ranks as one.")
 @click.option("--raw", is_flag=True, help="The bytes as they are, which a terminal obeys.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--sync", is_flag=True, help="First bring here what is missing and nodes still keep.")
 @options.runs_dir_option
-def command(run: str, runs_dir: str | None, **wanted: Any) -> None:
+def command(run: str, runs_dir: str | None, sync: bool, **wanted: Any) -> None:
     """Read or follow the logs of RUN: an id, the beginning of one, a --name, or `last`.
 
     Without --merge or --fold, one stream after the other, by rank. On a live run, also while
-    another launcher follows it.
+    another launcher follows it. With --sync, the exit code is 74 where something is still missing.
     """
     from launcher.cli.log_view import LogView, parse_wish
     from launcher.cli.printing import let_go_of
 
     options.allow_many_files()
     wish = parse_wish(**wanted, groups=_groups)
-    view = LogView(options.known_run(run, runs_dir), wish)
+    known = options.known_run(run, runs_dir)
+    missing = _sync(known) if sync else ()
+    view = LogView(known, wish)
     try:
         view.show()
     except BrokenPipeError:
@@ -52,6 +61,33 @@ def command(run: str, runs_dir: str | None, **wanted: Any) -> None:
         raise click.exceptions.Exit(EXIT_PIPE) from None
     finally:
         view.close()
+    if missing:
+        _tell_missing(missing)
+
+
+def _sync(known: KnownRun) -> tuple[str, ...]:
+    """Tries again to bring an ended run's missing bytes home; returns what still is missing."""
+    from launcher.cli.attach import take_up
+    from launcher.errors import UsageError
+
+    if not known.has_ended:
+        raise UsageError(
+            f"run {known.run_id} has not ended: gaps close while a launcher follows it",
+            hint=f"`flowlaunch attach {known.run_id}` follows it, where none does",
+        )
+    if not known.record.get("missing"):
+        return ()
+    return take_up(known, SYNC_LEASE_S, quiet_output=True).state.missing
+
+
+def _tell_missing(missing: Sequence[str]) -> NoReturn:
+    from launcher.cli import render
+    from launcher.cli.lines import harmless
+    from launcher.errors import EXIT_DELIVERY
+
+    for line in missing:
+        render.notice(f"missing: {harmless(line)}")
+    raise click.exceptions.Exit(EXIT_DELIVERY)
 
 
 def _groups() -> Mapping[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from launcher.collect.stream_file import Span, StreamFile
+from launcher.collect.stream_file import DIFFERS, Span, StreamFile
 from launcher.core.paths import RunPaths
 from launcher.errors import StoreError
 from launcher.store.run_record import store_error
@@ -158,8 +158,15 @@ class LogCollector:
             raise store_error(error, Path(self._paths.top)) from None
 
     def problem_with(self, node: str, rank: int, stream: str, size: int, sha256: str) -> str:
-        """Returns what is wrong with a stream that has ended, "" if it is here whole."""
-        problem = self._stream(node, rank, stream).problem_with(size, sha256)
+        """Returns what is wrong with a stream that has ended, "" if it is here whole.
+
+        One whose bytes differ is wanted anew from its beginning: a gap from end to end.
+        """
+        file = self._stream(node, rank, stream)
+        problem = file.problem_with(size, sha256)
+        if problem == DIFFERS and size:
+            file.distrust()
+            self._on_gap(node, LogGap(rank, stream, [(0, size)]))
         return f"{node}: rank {rank}'s {stream}: {problem}" if problem else ""
 
     def tail(self, node: str, rank: int, stream: str, max_bytes: int) -> bytes:

@@ -13,6 +13,7 @@ from launcher.core.model import (
     ClusterSpec,
     JobSpec,
     LaunchPlan,
+    LogPolicy,
     NodeSpec,
     RankSpec,
     Resume,
@@ -157,6 +158,7 @@ def plan_to_json(plan: LaunchPlan, *, hidden: Sequence[str] = ()) -> dict[str, o
         "data_port": plan.data_port if plan.data_port is not None else "auto",
         "world_size": plan.world_size,
         "resume": dataclasses.asdict(plan.resume) if plan.resume else None,
+        "logs": dataclasses.asdict(plan.logs),
         "nodes": [_node_to_json(node) for node in plan.nodes],
         "ranks": ranks,
     }
@@ -187,6 +189,7 @@ def plan_from_json(fields: Mapping[str, Any]) -> LaunchPlan:
         data_port=None if data_port == "auto" else data_port,
         uneven=len(set(counts.values())) > 1,
         resume=Resume(**resume) if resume else None,
+        logs=LogPolicy(**fields["logs"]),
     )
 
 

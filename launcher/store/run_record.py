@@ -93,11 +93,14 @@ class RunRecord:
         Raises:
             StoreError: the directory cannot be written.
         """
+        # Those who only read runs need none of it, and it takes its time.
+        import secrets
+
         date = time.strftime("%Y%m%d-%H%M%S")
         try:
             _make_home_of_runs(runs)
             while True:
-                top = runs / paths.run_id(job, date, os.urandom(2).hex())
+                top = runs / paths.run_id(job, date, secrets.token_hex(2))
                 try:
                     top.mkdir()
                     break
