@@ -84,6 +84,7 @@ def _build() -> Overlay:
         "FixedTensorDef": typing_.TensorDef,
         "config": session.config,
         "data": datasets,
+        "env": Overlay("oneflow.env", {}, flow.env),
         "fixed_placement": placement.placement,
         "function": job_function.global_function,
         "function_config": config.FunctionConfig,

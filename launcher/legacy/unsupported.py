@@ -18,6 +18,7 @@ class NotCoveredError(AttributeError):
     """
 
 
+_LEAVE_OUT_VIEW = "leaving it out: the consistent view is how --legacy-api computes"
 # What a script of the old API may name that is not covered, and what stands for it today.
 NEAREST: typing.Dict[str, str] = {
     "oneflow.MirroredTensorDef": "oneflow.FixedTensorDef, which is covered",
@@ -34,6 +35,12 @@ NEAREST: typing.Dict[str, str] = {
         "oneflow.data.decode_ofrecord, which is covered, or oneflow.nn.OFRecordReader"
     ),
     "oneflow.distribute": "oneflow.sbp",
+    "oneflow.env.ctrl_port": "ctrl_port in cluster.yaml; oneflow.config.ctrl_port is covered",
+    "oneflow.env.init": "leaving it out: the launcher starts the workers",
+    "oneflow.env.machine": "nodes in cluster.yaml; oneflow.config.machine is covered",
+    "oneflow.function_config().default_distribute_strategy": _LEAVE_OUT_VIEW,
+    "oneflow.function_config().default_logical_view": _LEAVE_OUT_VIEW,
+    "oneflow.image": "oneflow.nn.image",
     "oneflow.image.Resize": "oneflow.nn.image.Resize",
     "oneflow.layers.batch_normalization": "oneflow.nn.BatchNorm2d",
     "oneflow.layers.conv1d": "oneflow.nn.Conv1d",
@@ -58,6 +65,9 @@ NEAREST: typing.Dict[str, str] = {
     "oneflow.optimizer.LAMB": "oneflow.optim.LAMB",
     "oneflow.optimizer.PolynomialSchduler": "oneflow.optim.lr_scheduler.PolynomialLR",
     "oneflow.optimizer.RMSProp": "oneflow.optim.RMSprop",
+    "oneflow.random": "oneflow.rand, oneflow.randn or oneflow.nn.CoinFlip",
+    "oneflow.scope.consistent_view": _LEAVE_OUT_VIEW,
+    "oneflow.scope.mirrored_view": _LEAVE_OUT_VIEW,
     "oneflow.summary": "flowlaunch metrics --tensorboard",
     "oneflow.system": "torch-like code for OneFlow 0.9, run without --legacy-api",
     "oneflow.typing.Bundle": "oneflow.typing.Numpy in a tuple, which is covered",

@@ -7,7 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.legacy.material import HERE, MNIST, draw_mnist, floats, tutorial_scripts
 from tests.support.lab import Factory, Lab
@@ -89,3 +91,32 @@ def test_what_a_script_learnt_comes_home_and_is_gone_on_with(
     assert done.code == 0, done.err
     found = re.search(r"accuracy: ([\d.]+)", done.out)
     assert found is not None and float(found.group(1)) > 0.95
+
+
+@pytest.mark.oneflow
+@pytest.mark.soak
+def test_the_tutorials_as_printed_with_nothing_but_a_time_limit(
+    lab: Lab, runtime_python: Path
+) -> None:
+    lab.manifest(runtime_python, [{"name": "here", "transport": "local"}])
+    for name in ("train", "eval", "test"):
+        lab.write(f"lenet_{name}.py", tutorial_scripts()[f"lenet_{name}_en.py"])
+    shutil.copy(MNIST, lab.top / "mnist.npz")
+
+    def old(*words: str) -> str:
+        done = lab.flowlaunch("run", "--legacy-api", *words, limit_s=600)
+        assert done.code in (0, 124), done.err
+        return done.out
+
+    # 20 epochs are asked for; the time is for some 500 steps, of an epoch's 600.
+    old("lenet_train.py", "--timeout", "240", "--name", "trained")
+    found = re.search(r"accuracy: ([\d.]+)%", old("lenet_eval.py", "--resume", "trained"))
+    assert found is not None and float(found.group(1)) >= 97.0
+    with np.load(MNIST) as arrays:
+        images, labels = arrays["x_test"], arrays["y_test"]
+    right = 0
+    for digit in range(10):
+        Image.fromarray(images[np.flatnonzero(labels == digit)[0]]).save(lab.top / "9.png")
+        said = old("lenet_test.py", "--resume", "trained", "--", "9.png")
+        right += re.search(rf"prediction: {digit}\b", said) is not None
+    assert right >= 9
