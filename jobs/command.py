@@ -78,10 +78,9 @@ def natural(text: str) -> int:
 
 
 def _whole_number(text: str, least: int) -> int:
-    value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number above {least - 1}, got {text}")
-    return value
+    if not text.lstrip("-").isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text}")
+    return int(text)
 
 
 def fraction(text: str) -> float:

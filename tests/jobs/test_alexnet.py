@@ -85,7 +85,7 @@ def test_on_three_workers_in_a_graph_as_on_one_in_eager_mode(shapes: str, tmp_pa
         (["-n", "1.2.3.4,1.2.3.5"], 64, "`nodes:` in cluster.yaml"),
         (["-t", "none"], 66, "none: no such folder; OFRecord parts are made with"),
         (["-load", "none"], 66, "no checkpoint in none"),
-        (["-i", "0"], 64, "expected a whole number above 0"),
+        (["-i", "0"], 64, "expected a whole number from 1 on"),
         (["--batch-size", "1"], 64, "leaves some of 2 workers"),
     ],
 )

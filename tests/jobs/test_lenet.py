@@ -179,7 +179,7 @@ def test_a_dry_run_takes_a_few_steps(tmp_path: Path, small: str) -> None:
     [
         (["--data", "none.npz"], 66, "--data none.npz: no such file or folder"),
         (["--batch-size", "1"], 64, "a global batch of 1 leaves some of 2 workers"),
-        (["--batch-size", "0"], 64, "expected a whole number above 0"),
+        (["--batch-size", "0"], 64, "expected a whole number from 1 on"),
         (["--lr", "nan"], 64, "expected a number above 0"),
         (["eval", "--checkpoint", "none"], 66, "no checkpoint in none"),
         (["predict"], 64, "IMAGE"),
