@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, NoReturn
 
 from launcher.agent import processes
 from launcher.agent.link import Link
@@ -18,8 +18,8 @@ from launcher.agent.supervisor import AGENT_SOCKET, Supervisor
 from launcher.wire import events
 
 
-def main(root: str, arguments: str) -> None:
-    """Takes up one conversation.
+def main(root: str, arguments: str) -> NoReturn:
+    """Takes up one conversation, and ends the process with it.
 
     Args:
         root: flowlaunch's directory on this node.
@@ -29,7 +29,12 @@ def main(root: str, arguments: str) -> None:
             with the run's agent, which this process answers itself where no agent lives; "look"
             leaves the agent out.
     """
-    wanted: Dict[str, Any] = json.loads(arguments)
+    _converse(root, json.loads(arguments))
+    # The interpreter would take 10 ms, on each node, to put away what is in order.
+    os._exit(0)
+
+
+def _converse(root: str, wanted: Dict[str, Any]) -> None:
     run_dir = os.path.join(root, "runs", wanted["run_id"], wanted["node"])
     waiting_end, token = os.pipe()
     mode = wanted["mode"]
@@ -74,11 +79,13 @@ def _become_agent(root: str, run_dir: str, token: int) -> bool:
     link = Link(os.dup(0), os.dup(1), token)
     _leave_terminal()
     processes.adopt_orphans()
-    removable = Supervisor(root, run_dir, listener).run(link)
+    supervisor = Supervisor(root, run_dir, listener)
+    removable = supervisor.run(link)
     os.chdir(root)
     for path in removable:
         _remove(path)
     _remove_empty(os.path.dirname(run_dir))
+    supervisor.close()
     return True
 
 

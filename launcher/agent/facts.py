@@ -19,7 +19,6 @@ Shipped to nodes: Python 3.7 and its standard library only.
 
 import getpass
 import os
-import platform
 import resource
 import shutil
 import socket
@@ -136,7 +135,7 @@ def _same(oneflow: Dict[str, Any]) -> Dict[str, str]:
     nccl = sorted("%s=%s" % pair for pair in environ.items() if pair[0].startswith("NCCL_"))
     found = {
         "libc": _libc(),
-        "machine": platform.machine(),
+        "machine": os.uname().machine,
         "cpu flags": " ".join(flag for flag in _CPU_FLAGS if flag in _cpu_flags()),
         "gpu driver": gpus.driver(),
         "nccl settings": " ".join(nccl),

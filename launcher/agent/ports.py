@@ -5,11 +5,13 @@ import glob
 import os
 import random
 import socket
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 # Below the ephemeral range (from 32768 on), so that no outgoing connection takes it meanwhile.
 FIRST_PORT, LAST_PORT = 20000, 32000
-_LISTEN = "0A"
+_LISTEN, _SYN_RECEIVED = "0A", "03"
+# The kernel writes whole rows, as many as a read has room for; a row has 150 bytes or more.
+_LESS_THAN_A_ROW = 128
 
 
 def is_free(port: int) -> bool:
@@ -51,19 +53,28 @@ def is_listening(port: int) -> bool:
 def _listener(port: int) -> Optional[str]:
     """Returns the inode of the listening socket."""
     wanted = ":%04X" % port
-    for row in _rows():
-        if row[3] == _LISTEN and row[1].endswith(wanted):
+    for row in _listening_rows():
+        if row[1].endswith(wanted):
             return row[9]
     return None
 
 
-def _rows() -> Iterator["list[str]"]:
+def _listening_rows() -> Iterator[List[str]]:
+    """Yields what the kernel's tables say of each listening socket.
+
+    These stand first in a table. To look for any others takes the kernel five milliseconds, even
+    where there are none, which is why no further row is asked for.
+    """
     for name in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
-            with open(name) as file:
-                next(file)
+            with open(name, "rb", buffering=_LESS_THAN_A_ROW) as file:
+                next(file, b"")
                 for line in file:
-                    yield line.split()
+                    row = line.decode("ascii").split()
+                    if row[3] == _LISTEN:
+                        yield row
+                    elif row[3] != _SYN_RECEIVED:
+                        break
         except OSError:
             continue
 

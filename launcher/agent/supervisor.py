@@ -5,10 +5,10 @@ are only read where the launcher has taken what was read before.
 """
 
 import os
-import platform
 import selectors
 import signal
 import socket
+import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
@@ -83,7 +83,10 @@ class Supervisor(Host):
         return os.path.join(self._run_dir, *names)
 
     def run(self, first: Link) -> List[str]:
-        """Serves until the run is over; returns the paths that may go then."""
+        """Serves until the run is over; returns the paths that may go then.
+
+        A launcher that listens hears of the end with `close`, when they are gone.
+        """
         self._watch_children()
         self._take_over()
         self._launcher.take(first)
@@ -92,10 +95,12 @@ class Supervisor(Host):
                 key.data(mask)
             self._tick()
         self._services.stop_build()
-        removable = self._say_goodbye() if self._end_wanted else self._leave_unasked()
+        return self._say_goodbye() if self._end_wanted else self._leave_unasked()
+
+    def close(self) -> None:
+        """Says the last words, waits until they are heard, and lets go of every launcher."""
         self._launcher.close()
         self._visits.close()
-        return removable
 
     def _take_over(self) -> None:
         """Goes on from what an earlier agent of this run left, where there was one."""
@@ -192,7 +197,7 @@ class Supervisor(Host):
                 version=events.VERSION,
                 pid=os.getpid(),
                 hostname=socket.gethostname(),
-                python=platform.python_version(),
+                python="%d.%d.%d" % sys.version_info[:3],
                 cores=os.cpu_count() or 1,
                 clock=time.time(),
             )
