@@ -333,10 +333,6 @@ class Supervisor(Host):
         self._tell(events.StopOrdered(time.time()))
         self._on_stop(events.StopWorkers(grace_s))
 
-    def leave_for_visitor(self) -> None:
-        """Leaves once nothing works here; the run's files stay."""
-        self._end_wanted = self._keep_wanted = True
-
     def standing(self) -> Dict[str, Any]:
         """Returns how the run stands here."""
         return {

@@ -35,9 +35,6 @@ class Host:
     def stop_for_visitor(self, grace_s: float) -> None:
         """Stops the workers, and tells the launcher that somebody else had it done."""
 
-    def leave_for_visitor(self) -> None:
-        """Leaves once nothing works here; the run's files stay."""
-
     @property
     def is_working(self) -> bool:
         """Whether something of the run may still live here."""
@@ -149,8 +146,6 @@ class Visit:
     def _on_stop_run(self, command: events.StopRun) -> None:
         self._stop, self._stop_began = command, time.monotonic()
         self._host.stop_for_visitor(command.grace_s)
-        if command.leave:
-            self._host.leave_for_visitor()
 
     def _end_rest(self, stop: events.StopRun) -> events.Event:
         """Ends what the agent does not know of: what an earlier one, killed, had left."""

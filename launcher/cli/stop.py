@@ -9,7 +9,7 @@ import click
 from launcher.cli import options
 
 if TYPE_CHECKING:
-    from launcher.run.stopping import NodeStopped
+    from launcher.run.stopping import Stopped
     from launcher.store.runs import KnownRun
 
 
@@ -36,36 +36,41 @@ def command(run: str, grace: float, runs_dir: str | None, as_json: bool) -> None
     from launcher.run.stopping import stop_run
 
     known = options.known_run(run, runs_dir)
-    nodes = known.nodes()
     with options.TransportPool() as transports:
-        stopped = stop_run(nodes, known.run_id, transports(), grace, leave=not known.is_followed)
+        stopped = stop_run(known, transports(), grace)
     if as_json:
-        render.json_value([_to_json(each) for each in stopped])
+        render.json_value(_to_json(stopped))
     else:
         _show(known, stopped)
-    if any(each.left or each.error for each in stopped):
+    if any(each.left or each.error for each in stopped.nodes):
         raise click.exceptions.Exit(EXIT_NODE)
 
 
-def _to_json(node: NodeStopped) -> dict[str, object]:
-    return {
-        "node": node.node,
-        "left": list(node.left),
-        "error": None if node.error is None else str(node.error),
-    }
+def _to_json(stopped: Stopped) -> dict[str, object]:
+    nodes = [
+        {
+            "node": node.node,
+            "left": list(node.left),
+            "error": None if node.error is None else str(node.error),
+        }
+        for node in stopped.nodes
+    ]
+    return {"is_home": stopped.is_home, "nodes": nodes}
 
 
-def _show(known: KnownRun, stopped: list[NodeStopped]) -> None:
+def _show(known: KnownRun, stopped: Stopped) -> None:
     from launcher.cli import render
     from launcher.cli.summary import counted
 
-    for each in stopped:
+    for each in stopped.nodes:
         if each.error is not None:
             render.error(each.error)
             render.notice(f"  {_later(known, each.node)}")
         for process in each.left:
             render.notice(f"{each.node}: process {process} does not end")
-    reached = [each for each in stopped if each.error is None]
+    if not stopped.is_home:
+        render.notice("not everything is here yet: `flowlaunch attach` brings what is left")
+    reached = [each for each in stopped.nodes if each.error is None]
     left = sum(len(each.left) for each in reached)
     words = f"{known.run_id}: {counted(left, 'process')} left on {counted(len(reached), 'node')}"
     render.notice(words)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from launcher.core import phases, transitions
 from launcher.core import state as core
+from launcher.core.blame import Raised
 from launcher.wire import events as wire
 
 ATTEMPT_BEGAN = "attempt_began"
@@ -46,6 +47,9 @@ def _event(kind: str, fields: dict[str, Any]) -> core.AnyEvent:
     cls = _KINDS[kind]
     if cls is core.WorkerReported:
         fields["phase"] = core.WorkerPhase(fields["phase"])
+    if cls is core.WorkerRaised:
+        told = fields["raised"]
+        fields["raised"] = Raised(told["kind"], told["words"], tuple(told["trace"]))
     if "data" in cls._fields:
         fields["data"] = b""
     event: core.AnyEvent = cls(**fields)
@@ -75,6 +79,7 @@ def taken_up(run: core.RunState, now: float) -> core.RunState:
             worker,
             open_streams=worker.open_streams | worker.torn_streams,
             torn_streams=frozenset(),
+            since=now,
         )
         for rank, worker in run.workers.items()
     }
@@ -95,6 +100,7 @@ def taken_up(run: core.RunState, now: float) -> core.RunState:
         interrupts=0,
         missing=(),
         checkpoints_pending=0,
+        suspicion=None if phase is core.RunPhase.RUNNING else run.suspicion,
         policy=core.RestartPolicy(),
     )
 

@@ -186,10 +186,9 @@ class AskStanding(NamedTuple):
 
 
 class StopRun(NamedTuple):
-    """A visitor has the workers stopped; with `leave`, the agent leaves then, its files stay."""
+    """A visitor has the workers stopped."""
 
     grace_s: float
-    leave: bool
 
 
 class FindRuns(NamedTuple):

@@ -43,7 +43,7 @@ def visit(node: Node, mode: str = "visit") -> Talk:
 
 
 def left_after(talk: Talk, grace_s: float = 0.2) -> list[object]:
-    talk.send(events.StopRun(grace_s, leave=False))
+    talk.send(events.StopRun(grace_s))
     left: list[object] = events.unpack_json(talk.expect(events.RunStopped).data)
     return left
 
@@ -86,23 +86,11 @@ def test_the_launcher_may_end_the_run_while_a_visitor_waits(node: Node) -> None:
     main = node.started(LOOP)
     main.wait_output(0, b"up")
     side = visit(node)
-    side.send(events.StopRun(0.2, leave=False))
+    side.send(events.StopRun(0.2))
     main.expect(events.StopOrdered)
     main.send(events.EndRun(keep=False))
     assert events.unpack_json(side.expect(events.RunStopped).data) == []
     main.expect(events.RunEnded)
-
-
-def test_an_agent_that_is_told_to_leave_keeps_the_files(node: Node) -> None:
-    main = node.started(LOOP)
-    main.wait_output(0, b"up")
-    main.hang_up()
-    side = visit(node)
-    side.send(events.StopRun(0.2, leave=True))
-    side.expect(events.RunStopped)
-    side.hang_up()
-    wait_until(lambda: not node.survivors(), "the agent's leaving")
-    assert node.log(0).startswith(b"up")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -86,6 +86,29 @@ def test_stop_ends_what_a_dead_launcher_left(here: Lab, agents: bool) -> None:
     assert done.code == 0, done.err
     assert "0 processes left on 1 node" in done.last_line
     here.no_survivors()
+    assert_home(here)
+
+
+def test_stop_ends_a_detached_run_and_brings_home_what_it_wrote(here: Lab) -> None:
+    begun = here.flowlaunch("run", "-d", "job.py")
+    assert begun.code == 0, begun.err
+    assert here.survivors()
+    done = here.flowlaunch("stop", "last", "--grace", "0.5")
+    assert done.code == 0, done.err
+    assert done.last_line == f"{here.run_id()}: 0 processes left on 1 node"
+    here.no_survivors()
+    assert_home(here)
+    again = here.flowlaunch("stop", "last")
+    assert (again.code, again.last_line) == (0, done.last_line)
+
+
+def assert_home(lab: Lab) -> None:
+    """Asserts that a stopped run is written down as such, with all that its workers wrote."""
+    told = json.loads(lab.flowlaunch("status", "last", "--json").out)
+    assert (told["state"], told["exit_code"], told["missing"]) == ("stopped", 130, [])
+    for rank in (0, 1):
+        log = lab.run_dir() / "logs" / "this" / f"rank-{rank}.stdout.log"
+        assert log.read_text() == "up\n"
 
 
 def test_reap_ends_what_is_left_over_and_nothing_else(here: Lab) -> None:
