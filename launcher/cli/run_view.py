@@ -17,6 +17,7 @@ from launcher.core.nodeset import fold, fold_ranks
 from launcher.core.standing import ABANDONED, lasted_s, standing
 from launcher.core.state import Exit
 from launcher.store import run_history
+from launcher.store.checkpoints import steps_of
 from launcher.store.runs import KnownRun
 
 _COLOURS = {"done": "green", "running": "cyan", "detached": "cyan", "stopped": "yellow"}
@@ -105,7 +106,7 @@ def described(run: KnownRun, now: float) -> dict[str, Any]:
             for rank, worker in run_history.workers(run.paths, record.get("workers") or {}).items()
         },
         "metrics": run_history.last_metrics(run.paths),
-        "checkpoints": run_history.checkpoint_steps(run.paths),
+        "checkpoints": list(steps_of(run.top)),
         "first_error": record.get("first_error"),
         "missing": record.get("missing", []),
     }

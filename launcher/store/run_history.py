@@ -71,12 +71,6 @@ def events(paths: RunPaths) -> Iterator[dict[str, Any]]:
         raise store_error(error, Path(paths.events)) from None
 
 
-def checkpoint_steps(paths: RunPaths) -> list[int]:
-    """Returns the steps of the checkpoints that are here, in order."""
-    names = [path.parent.name for path in Path(paths.checkpoints).glob("step-*/MANIFEST.json")]
-    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
-
-
 def _tail(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

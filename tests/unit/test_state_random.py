@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from launcher.core import state as core
 from launcher.core import transitions
+from launcher.core.blame import Raised
 from launcher.errors import EXIT_INTERRUPTED, EXIT_NODE, EXIT_TIMEOUT
 from launcher.wire import events as wire
 
@@ -29,6 +30,9 @@ LAYOUTS = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(
         enumerate(f"n{node}" for node, count in enumerate(counts) for _ in range(count))
     )
 )
+
+
+RAISED = [Raised("ValueError", "ValueError: nan"), Raised("BrokenPipeError", "BrokenPipeError")]
 
 
 def _events(ranks: int) -> st.SearchStrategy[core.AnyEvent]:
@@ -65,6 +69,11 @@ def _events(ranks: int) -> st.SearchStrategy[core.AnyEvent]:
         st.just(core.Interrupted()),
         st.just(core.TimedOut()),
         st.just(wire.Pong(1.0, 1.0)),
+        st.builds(wire.StopOrdered, clock),
+        st.builds(core.WorkerRaised, rank, st.sampled_from(RAISED)),
+        st.builds(wire.WorkerDiagnosed, rank, attempt, st.sampled_from([b'["full"]', b"", b"1"])),
+        st.just(core.FellSilent(30.0)),
+        st.builds(wire.StacksCollected, st.sampled_from([0.0, 60.0]), st.just(b'{"0": ""}')),
     )
 
 
@@ -125,13 +134,17 @@ class Driven:
     def lose_all(self) -> None:
         """Takes every node away, in this attempt and in those that may follow."""
         while self.state.phase is not core.RunPhase.ENDED:
-            nodes, attempt = list(self.state.nodes), len(self.state.restarts)
+            nodes, before = list(self.state.nodes), self._begun()
             for node in nodes:
                 self.take(node, core.LinkLost("gone"))
             self.tick(6)
             ended = self.state.phase is core.RunPhase.ENDED
-            went_on = list(self.state.nodes) != nodes or len(self.state.restarts) > attempt
+            went_on = list(self.state.nodes) != nodes or self._begun() > before
             assert ended or went_on, "nobody is there, and it is still waited"
+
+    def _begun(self) -> tuple[int, int]:
+        """Returns how many attempts were given up, and which one is made."""
+        return len(self.state.restarts), self.state.attempt
 
     def count(self, kind: type) -> int:
         return sum(isinstance(action, kind) for action in self.actions)
@@ -164,9 +177,9 @@ def assert_code_is_true(state: core.RunState, code: int) -> None:
         assert clean
         assert not state.missing
         assert state.stop_reason is None
-    if state.stop_reason is core.StopReason.INTERRUPTED:
+    if state.stop_reason in (core.StopReason.INTERRUPTED, core.StopReason.STOPPED):
         assert code == EXIT_INTERRUPTED
-    elif state.stop_reason is core.StopReason.TIMEOUT:
+    elif state.stop_reason in (core.StopReason.TIMEOUT, core.StopReason.HUNG):
         assert code == EXIT_TIMEOUT
     elif state.root_cause is not None:
         assert code == state.root_cause.status != 0
@@ -174,12 +187,17 @@ def assert_code_is_true(state: core.RunState, code: int) -> None:
         assert code == EXIT_NODE
 
 
+def is_secondary(state: core.RunState, end: core.Exit) -> bool:
+    raised = state.workers[end.rank].raised
+    return end.signal == core.SIGABRT or (raised is not None and raised.kind == "BrokenPipeError")
+
+
 def assert_cause_is_primary(state: core.RunState) -> None:
     cause = state.root_cause
     primary = [
         end
         for end in state.failures
-        if end.signal != core.SIGABRT
+        if not is_secondary(state, end)
         and not (end.after_stop and end.signal in (core.SIGTERM, core.SIGKILL))
     ]
     if cause is None:
@@ -188,7 +206,7 @@ def assert_cause_is_primary(state: core.RunState) -> None:
     assert not (cause.after_stop and cause.signal == core.SIGABRT)
     assert state.stop_reason is not core.StopReason.NODE_FAILED, "the node failed first"
     if primary:
-        assert cause.signal != core.SIGABRT
+        assert not is_secondary(state, cause)
         assert cause.at <= min(end.at for end in primary)
 
 
