@@ -20,7 +20,7 @@ _NODE = b"FLOWLAUNCH_NODE="
 _RANK = b"RANK="
 _TICK_S = 0.02
 # After KILL, so long until what the kernel does not end counts as left.
-KILL_LIMIT_S = 1.5
+KILL_LIMIT_S = 1.8
 _MAX_COMMAND = 200
 
 

@@ -68,6 +68,14 @@ class NetHost:
         """Pulls the host's cable."""
         _ip("link", "set", self.interface, "down")
 
+    def bar(self) -> None:
+        """Has this machine find no way there, at once and not after a timeout."""
+        _ip("route", "add", "unreachable", f"{self.address}/32")
+
+    def unbar(self) -> None:
+        """Lets it find the way again."""
+        _ip("route", "del", "unreachable", f"{self.address}/32")
+
     def link_up(self) -> None:
         """Puts the cable back."""
         _ip("link", "set", self.interface, "up")
