@@ -14,7 +14,7 @@ from launcher.cli import summary
 from launcher.cli.lines import harmless
 from launcher.cli.render import console
 from launcher.core.nodeset import fold, fold_ranks
-from launcher.core.standing import ABANDONED, lasted_s, standing
+from launcher.core.standing import ABANDONED, DETACHED, lasted_s, standing
 from launcher.core.state import Exit
 from launcher.store import run_history
 from launcher.store.checkpoints import steps_of
@@ -132,6 +132,8 @@ def _since(told: Mapping[str, Any]) -> str:
 
 def _facts(told: Mapping[str, Any]) -> list[str]:
     lines = [f"job          {told['job']}" + (f" ({told['name']})" if told["name"] else "")]
+    if told["state"] == DETACHED:
+        lines.append("             goes on by itself; `flowlaunch attach` follows it")
     for restart in told["restarts"]:
         lines.append(f"restarted    after attempt {restart['attempt']}: {restart['cause']}")
     metrics = told["metrics"]
