@@ -1,4 +1,4 @@
-"""Which logs of a run are wanted, from where on, and printed how."""
+"""The logs of a run on their way to a printer: what is there, and what comes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-
-import click
+from collections.abc import Iterator
 
 from launcher.cli import log_printers as printers
 from launcher.cli.labels import Labels
 from launcher.cli.lines import LineAssembler, max_line_bytes
+from launcher.cli.log_wish import Wish
 from launcher.collect.log_reader import (
     LogName,
     LogReader,
@@ -22,7 +20,6 @@ from launcher.collect.log_reader import (
     by_time,
     find_logs,
     known_gaps,
-    matcher,
 )
 from launcher.errors import UsageError
 from launcher.store.runs import KnownRun, find_run
@@ -34,104 +31,6 @@ RESCAN_S = 1.0
 SUMMING_UP_S = 5.0
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What of the logs is wanted.
-
-    Attributes:
-        ranks: only these, None for all.
-        nodes: only these, None for all.
-        is_wanted: says whether a line is, None for all.
-        since: only what came since then, seconds since 1970.
-        merge: by time instead of one stream after the other.
-    """
-
-    follow: bool
-    ranks: frozenset[int] | None
-    nodes: frozenset[str] | None
-    stream: str | None
-    tail: int | None
-    is_wanted: Callable[[bytes], bool] | None
-    since: float | None
-    merge: bool
-    fold: bool
-    raw: bool
-    as_json: bool
-
-    def wants(self, name: LogName) -> bool:
-        """Says whether a log is."""
-        return (
-            (self.ranks is None or name.rank in self.ranks)
-            and (self.nodes is None or name.node in self.nodes)
-            and (self.stream is None or name.stream == self.stream)
-        )
-
-
-def parse_wish(
-    *,
-    follow: bool,
-    rank: str | None,
-    node: str | None,
-    stream: str | None,
-    tail: int | None,
-    grep: str | None,
-    since: str | None,
-    merge: bool,
-    fold: bool,
-    raw: bool,
-    as_json: bool,
-    groups: Callable[[], Mapping[str, tuple[str, ...]]],
-) -> Wish:
-    """Returns what the command line asks for; `groups` gives those of the manifest.
-
-    Raises:
-        click.UsageError: an option cannot be read, or two exclude each other.
-    """
-    if sum((raw, fold, as_json)) > 1:
-        raise click.UsageError("only one of --raw, --fold and --json")
-    ranks = None if rank is None else _ranks(rank)
-    names = None if node is None else _nodes(node, groups() if "@" in node else {})
-    is_wanted = None if grep is None else _matcher(grep)
-    at = None if since is None else _moment(since)
-    return Wish(
-        follow, ranks, names, stream, tail, is_wanted, at, merge or fold, fold, raw, as_json
-    )
-
-
-def _ranks(words: str) -> frozenset[int]:
-    from launcher.core.nodeset import SetError, expand
-
-    try:
-        return frozenset(map(int, expand(f"[{words}]")))
-    except SetError as error:
-        raise click.BadParameter(str(error), param_hint="--rank") from None
-
-
-def _nodes(words: str, groups: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    from launcher.core.nodeset import SetError, evaluate
-
-    try:
-        return evaluate(words, groups).chosen
-    except SetError as error:
-        raise click.BadParameter(str(error), param_hint="--node") from None
-
-
-def _matcher(words: str) -> Callable[[bytes], bool]:
-    try:
-        return matcher(words)
-    except ValueError as error:
-        raise click.BadParameter(f"{words!r}: {error}", param_hint="--grep") from None
-
-
-def _moment(words: str) -> float:
-    from launcher.core.moments import moment
-
-    try:
-        return moment(words, time.time())
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--since") from None
-
-
 class LogView:
     """The logs of one run, on their way to a printer."""
 
@@ -141,38 +40,33 @@ class LogView:
         self._readers: dict[LogName, LogReader] = {}
         self._lines: dict[LogName, LineAssembler] = {}
         self._gaps = known_gaps(known.paths)
-        self.nodes = self._all_nodes()
-        self._require_known()
+        planned = {rank["rank"]: rank["node"] for rank in known.plan()["ranks"]}
+        written = find_logs(known.paths)
+        # Where a rank has moved, its newest place is what the plan says.
+        self.nodes = {**{name.rank: name.node for name in written}, **planned}
+        self._require_known({*planned.values(), *(name.node for name in written)})
         self._open_new()
 
-    def _require_known(self) -> None:
+    def _require_known(self, there: set[str]) -> None:
         """Says so where a rank or node is asked for that the run does not have."""
         ranks = (self._wish.ranks or frozenset()) - self.nodes.keys()
         if ranks:
-            there = f"there are 0 to {max(self.nodes)}" if self.nodes else "there are none yet"
-            raise UsageError(f"rank {min(ranks)} is not in {self._known.run_id}: {there}")
-        nodes = (self._wish.nodes or frozenset()) - set(self.nodes.values())
+            words = f"there are 0 to {max(self.nodes)}" if self.nodes else "there are none yet"
+            raise UsageError(f"rank {min(ranks)} is not in {self._known.run_id}: {words}")
+        nodes = (self._wish.nodes or frozenset()) - there
         if nodes:
             from launcher.core.nodeset import fold
 
-            there = fold(dict.fromkeys(self.nodes.values())) or "none yet"
+            words = fold(sorted(there)) or "none yet"
             raise UsageError(
-                f"no rank of {self._known.run_id} is on {min(nodes)}: there are {there}"
+                f"no rank of {self._known.run_id} is on {min(nodes)}: there are {words}"
             )
 
-    def _all_nodes(self) -> dict[int, str]:
-        """Returns the node of each rank: as planned, and where its logs lie."""
-        planned = {rank["rank"]: rank["node"] for rank in self._known.plan()["ranks"]}
-        return {**planned, **{name.rank: name.node for name in find_logs(self._known.paths)}}
-
-    def _open_new(self) -> list[LogReader]:
-        found = []
+    def _open_new(self) -> None:
         for name in find_logs(self._known.paths):
             if name not in self._readers and self._wish.wants(name):
                 gaps = self._gaps.get((name.node, name.rank, name.stream), ())
                 self._readers[name] = LogReader(self._known.paths, name, gaps)
-                found.append(self._readers[name])
-        return found
 
     def show(self) -> None:
         """Prints what is there, and goes on where that is asked for."""

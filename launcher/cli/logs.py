@@ -46,7 +46,8 @@ def command(run: str, runs_dir: str | None, sync: bool, **wanted: Any) -> None:
     Without --merge or --fold, one stream after the other, by rank. On a live run, also while
     another launcher follows it. With --sync, the exit code is 74 where something is still missing.
     """
-    from launcher.cli.log_view import LogView, parse_wish
+    from launcher.cli.log_view import LogView
+    from launcher.cli.log_wish import parse_wish
     from launcher.cli.printing import let_go_of
 
     options.allow_many_files()

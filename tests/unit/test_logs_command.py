@@ -177,6 +177,15 @@ def test_what_is_missing_is_passed_over_until_it_is_here(run: Run) -> None:
     assert run.show() == "gpu1:0 | one\ngpu1:0 | two\ngpu1:0 | three\n"
 
 
+def test_what_a_rank_wrote_on_a_node_that_it_left_is_shown_with_that_name(run: Run) -> None:
+    run.write(1, b"new\n")
+    left = Path(run.paths.log("lost", 1, "stdout"))
+    left.parent.mkdir()
+    left.write_bytes(b"old\n")
+    assert run.show("--rank", "1").splitlines() == ["gpu1:1 | new", "lost:1 | old"]
+    assert run.show("--node", "lost") == "lost:1 | old\n"
+
+
 def test_a_run_without_a_line_shows_none(run: Run) -> None:
     assert run.show() == ""
     assert run.show("--merge", "--tail", "3") == ""
