@@ -70,8 +70,9 @@ class LogView:
 
     def show(self) -> None:
         """Prints what is there, and goes on where that is asked for."""
-        wish, readers = self._wish, list(self._readers.values())
-        for reader in readers:
+        wish = self._wish
+        self._tell_gaps()
+        for reader in self._readers.values():
             if wish.since is not None:
                 reader.seek_since(wish.since)
             if wish.tail is not None:
@@ -86,6 +87,20 @@ class LogView:
         for name in self._lines:
             self._take(printer, name, 0.0, self._lines[name].rest())
         printer.close()
+
+    def _tell_gaps(self) -> None:
+        """Says what is missing inside of the logs that are shown."""
+        if not self._gaps:
+            return
+        from launcher.cli import render
+        from launcher.collect.logs import LogGap, describe_gap
+
+        for name in sorted(self._readers):
+            spans = self._gaps.get((name.node, name.rank, name.stream), ())
+            if spans:
+                missing = [(span.start, span.end) for span in spans]
+                gap = LogGap(name.rank, name.stream, missing)
+                render.notice(f"flowlaunch | {describe_gap(name.node, gap)}")
 
     def _printer(self, *, is_live: bool) -> printers.Printer:
         """Returns the printer that fits the wish; live lines on a terminal may be a flood."""

@@ -63,11 +63,15 @@ class Run:
         self.logs.append(NODES[rank], rank, stream, offset, data, at)
         self.sizes[rank, stream] = offset + len(data)
 
-    def show(self, *options: str, code: int = 0) -> str:
+    def show(self, *options: str) -> str:
+        return self.said(*options)[0]
+
+    def said(self, *options: str) -> tuple[str, str]:
+        """Returns what goes to stdout and to stderr."""
         words = ["logs", self.run_id, "--runs-dir", str(self.runs), *options]
         done = CliRunner().invoke(flowlaunch, words)
-        assert done.exit_code == code, (done.output, done.exception)
-        return done.stdout if code == 0 else str(done.exception or done.output)
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -172,9 +176,11 @@ def test_a_wrong_option_says_what_is_right(three: Run, options: list[str], words
 def test_what_is_missing_is_passed_over_until_it_is_here(run: Run) -> None:
     run.write(0, b"one\n")
     run.logs.append("gpu1", 0, "stdout", 8, b"three\n")
-    assert run.show() == "gpu1:0 | one\ngpu1:0 | three\n"
+    shown, told = run.said()
+    assert shown == "gpu1:0 | one\ngpu1:0 | three\n"
+    assert "gpu1: rank 0's stdout: bytes 4 to 8 are missing; `flowlaunch logs --sync`" in told
     run.logs.append("gpu1", 0, "stdout", 4, b"two\n")
-    assert run.show() == "gpu1:0 | one\ngpu1:0 | two\ngpu1:0 | three\n"
+    assert run.said() == ("gpu1:0 | one\ngpu1:0 | two\ngpu1:0 | three\n", "")
 
 
 def test_what_a_rank_wrote_on_a_node_that_it_left_is_shown_with_that_name(run: Run) -> None:
