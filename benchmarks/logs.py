@@ -36,7 +36,7 @@ from benchmarks.launch import Bench, servers  # noqa: E402
 PROGRAM = """
 import os, sys
 worker = int(os.environ["SSH_CONNECTION"].split()[2].rpartition(".")[2])
-filler = "loss 0.69314718 images/s 1234.5 lr 0.0100 grad_norm 1.2345 epoch 3 of 90"
+filler = "loss 0.69314718 images/s 1234.5 lr 0.0100 grad_norm 1.2345 epoch 3 of 90 eta 9h"
 out = sys.stdout.buffer
 for start in range(0, {lines}, 1000):
     stop = min(start + 1000, {lines})
@@ -50,7 +50,7 @@ _LINE = re.compile(rb"(?m)^(?:.*?[ >:])?(worker (\d\d) line (\d{9}) .*)$")
 
 def expected(worker: int, lines: int, start: int = 0) -> bytes:
     """Returns what a worker prints, from a line on."""
-    filler = "loss 0.69314718 images/s 1234.5 lr 0.0100 grad_norm 1.2345 epoch 3 of 90"
+    filler = "loss 0.69314718 images/s 1234.5 lr 0.0100 grad_norm 1.2345 epoch 3 of 90 eta 9h"
     return "".join(
         f"worker {worker:02d} line {number:09d} {filler}\n" for number in range(start, lines)
     ).encode()
