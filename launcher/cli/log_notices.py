@@ -19,8 +19,8 @@ class Notices:
         self._path = Path(known.paths.events)
         self._offset = self._path.stat().st_size if self._path.exists() else 0
         self._rest = b""
-        # Somebody was there once, or is: who just began to follow need not be told.
-        self._was_followed = known.is_followed
+        # Somebody should be; where nobody is, that is news.
+        self._was_followed = True
 
     def read(self, known: KnownRun) -> Iterator[str]:
         """Yields what is new, in words."""

@@ -265,6 +265,7 @@ def test_following_ends_with_the_run_and_sees_new_workers(run: Run) -> None:
     following = Following(run)
     try:
         following.wait("gpu1:0 | before")
+        following.wait(f"no launcher follows the run; `flowlaunch attach {run.run_id}` does")
         run.write(0, b"half")
         run.write(2, b"a new one\n")
         following.wait("gpu2:2 | a new one")
