@@ -73,7 +73,10 @@ def _can_publish() -> bool:
 
 def _end() -> None:
     _stop.is_heard.set()
-    importlib.import_module("launcher.legacy.checkpoint").publish_now()
+    try:
+        importlib.import_module("launcher.legacy.checkpoint").publish_now()
+    except OSError as error:  # a full disk: the stop is still a stop
+        sys.stderr.write("flowlaunch --legacy-api: nothing is published: {}\n".format(error))
     _die()
 
 
