@@ -15,7 +15,6 @@ from typing import Any, Callable, Dict, List, Optional
 from launcher.agent import (
     checkpoints,
     last_words,
-    ports,
     prepare,
     run_processes,
     streams,
@@ -30,14 +29,13 @@ from launcher.agent.memory import OF_AN_ATTEMPT, RunMemory
 from launcher.agent.meter import Meter
 from launcher.agent.output import Output
 from launcher.agent.preparation import Preparation
+from launcher.agent.rendezvous import Rendezvous
 from launcher.agent.services import Services
 from launcher.agent.visits import Host, Visits
 from launcher.wire import codec, events, order
 
 # Output is joined for as long as this before it is sent.
 TICK_S = 0.03
-# While rank 0 is about to listen, every moment counts: all other ranks wait for it.
-RENDEZVOUS_TICK_S = 0.01
 # What workers left behind, and workers whose launcher is gone, get to end by themselves.
 LEFTOVER_GRACE_S = 5.0
 AGENT_SOCKET = "agent.sock"
@@ -71,8 +69,7 @@ class Supervisor(Host):
         self._meter: Optional[Meter] = None
         self._watch: Optional[NodeWatch] = None
         self._attempt = 0
-        self._watched_port = 0
-        self._is_importing = False
+        self._rendezvous = Rendezvous()
         self._kill_at: Optional[float] = None
         self._ends_sent = False
         self._lease_s = 60.0
@@ -148,12 +145,7 @@ class Supervisor(Host):
         )
 
     def _pause(self) -> float:
-        return RENDEZVOUS_TICK_S if self._awaits_rendezvous else TICK_S
-
-    @property
-    def _awaits_rendezvous(self) -> bool:
-        """Whether rank 0 is here and its port may listen at any moment."""
-        return self._watched_port > 0 and self._is_importing
+        return min(TICK_S, self._rendezvous.pause_s)
 
     @property
     def _is_working(self) -> bool:
@@ -255,8 +247,7 @@ class Supervisor(Host):
         for rank, pid in current.start_all(ordered.workers, self._node_env(command)):
             at = [sizes[rank, name] for name in (streams.STDOUT, streams.STDERR)]
             self._tell(events.WorkerStarted(rank, command.attempt, pid, time.time(), *at))
-        self._watched_port = command.ctrl_port if ordered.hosts_rendezvous else 0
-        self._is_importing = False
+        self._rendezvous.expect(command.ctrl_port if ordered.hosts_rendezvous else 0)
 
     def _node_env(self, command: events.StartWorkers) -> Dict[str, str]:
         env = {
@@ -391,8 +382,7 @@ class Supervisor(Host):
             if exit_code != 0 and not stopped and not self._launcher.is_open:
                 # Nobody is there to decide it, and the others would wait for this one for ever.
                 self._begin_stop(LEFTOVER_GRACE_S)
-        if self._awaits_rendezvous and ports.is_listening(self._watched_port):
-            self._watched_port = 0
+        if self._rendezvous.has_begun():
             current.open_gate()
             self._tell(events.RendezvousListening(self._attempt, time.time()))
         if not current.running or self._kill_at is not None:
@@ -415,7 +405,7 @@ class Supervisor(Host):
             return
         last_words.add_all(self._path("logs"))
         current.settle()
-        self._watched_port = 0
+        self._rendezvous.expect(0)
         self._tell(events.WorkersStopped(left=0, clock=time.time()))
 
     def _tick_output(self, output: Output) -> None:
@@ -423,8 +413,8 @@ class Supervisor(Host):
             announced = checkpoints.published_in(line)
             if announced is not None:
                 self._announce(rank, *announced)
-            elif rank == 0 and b'"importing"' in line:
-                self._is_importing = True
+            elif rank == 0:
+                self._rendezvous.on_report(line)
         output.look()
         if not self._launcher.follows:
             return
