@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
 from launcher.agent.conversation import Conversation
@@ -43,10 +44,15 @@ class Serving:
 
 
 class CheckpointShelf:
-    """The directory that workers publish into, and the files of it that are being sent."""
+    """The directory that workers publish into, and the files of it that are being sent.
+
+    Attributes:
+        workdir: where files are that belong to no checkpoint, "" where none are served.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self.workdir = ""
         self._serving: Dict[int, Serving] = {}
 
     def manifest(self, name: str) -> bytes:
@@ -61,13 +67,34 @@ class CheckpointShelf:
             raise OSError("the manifest of %s is too large" % name)
         return data
 
+    def announcement(self, rank: int, step: int, name: str) -> events.CheckpointPublished:
+        """Returns what tells of a checkpoint; where its manifest cannot be read, the reason."""
+        try:
+            manifest = self.manifest(name)
+        except OSError as error:
+            manifest = events.pack_json({"error": str(error)})
+        return events.CheckpointPublished(rank, step, name, manifest)
+
     def published(self) -> List[Tuple[str, int]]:
         """Returns names and steps of what is published, oldest first."""
         found = []
-        for name in os.listdir(self._directory):
+        names = os.listdir(self._directory) if os.path.isdir(self._directory) else []
+        for name in names:
             if name.startswith("step-") and name[5:].isdigit():
                 found.append((int(name[5:]), name))
         return [(name, step) for step, name in sorted(found)]
+
+    def drop(self, name: str) -> None:
+        """Removes a published checkpoint; first its name, so that no half of it is ever seen.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        whole = os.path.join(self._directory, plain_name(name))
+        going = os.path.join(self._directory, ".going-" + name)
+        if os.path.isdir(whole):
+            os.rename(whole, going)
+        shutil.rmtree(going, ignore_errors=True)
 
     def serve(self, ask: events.FetchFile) -> Optional[str]:
         """Begins to send a part of a file; returns why it cannot be sent, or None."""
@@ -79,7 +106,10 @@ class CheckpointShelf:
         return None
 
     def _inside(self, checkpoint: str, path: str) -> str:
-        top = os.path.join(self._directory, plain_name(checkpoint))
+        if checkpoint or not self.workdir:
+            top = os.path.join(self._directory, plain_name(checkpoint))
+        else:
+            top = self.workdir
         whole = os.path.realpath(os.path.join(top, path))
         if not whole.startswith(os.path.realpath(top) + os.sep):
             raise OSError("leads out of the checkpoint")

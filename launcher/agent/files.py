@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from typing import BinaryIO, Dict, List
+from typing import Callable, Dict, List
 
 from launcher.wire.codec import WireError
 from launcher.wire.order import TreeFile
@@ -85,8 +85,7 @@ def _write(store: FileStore, file: TreeFile, directory: str) -> TreeFile:
     os.makedirs(os.path.dirname(target), exist_ok=True)
     shutil.copyfile(store.path(file.sha256), target)
     os.chmod(target, file.mode)
-    with open(target, "rb") as written:
-        data_hash = _hash_of(written)
+    data_hash = sha256_of(target)
     if data_hash != file.sha256:
         # Kept files are known by name and size; a power cut can leave one with other bytes. The
         # next run is to ask for it anew.
@@ -95,10 +94,16 @@ def _write(store: FileStore, file: TreeFile, directory: str) -> TreeFile:
     return TreeFile(file.path, data_hash, status.st_size, status.st_mode & 0o777)
 
 
-def _hash_of(file: BinaryIO) -> str:
+def sha256_of(path: str, is_given_up: Callable[[], bool] = lambda: False) -> str:
+    """Returns the hash of a file's bytes, in hex; "" where it was given up meanwhile.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
-    while True:
-        data = file.read(1024 * 1024)
-        if not data:
-            return digest.hexdigest()
-        digest.update(data)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1024 * 1024), b""):
+            if is_given_up():
+                return ""
+            digest.update(block)
+    return digest.hexdigest()

@@ -5,10 +5,11 @@ Shipped to nodes: Python 3.7 and its standard library only.
 
 import os
 import time
-from typing import Callable, Optional
+from typing import AbstractSet, Callable, Optional
 
 from launcher.agent import leftovers, prepare
 from launcher.agent.files import FileStore
+from launcher.agent.gathering import Gatherer, Trace
 from launcher.agent.memory import RunMemory
 from launcher.agent.resumption import Resumption
 from launcher.agent.services import Services
@@ -136,9 +137,15 @@ class Preparation:
         prepared, self._prepared = self._prepared, None
         return prepared
 
-    def written(self) -> leftovers.Leftovers:
-        """Returns how much the job wrote into its folder."""
+    def gatherer(self) -> Optional[Gatherer]:
+        """Returns what looks for the paths that are to be collected, None where none are."""
+        if self.order is None or not self.order.collect or not self._tree:
+            return None
+        return Gatherer(self.folder, self.order, self._built_at)
+
+    def written(self, collected: AbstractSet[Trace]) -> leftovers.Leftovers:
+        """Returns how much the job wrote into its folder, besides what was collected."""
         if self.order is None or not self._tree:
             return leftovers.Leftovers(0, 0)
         shipped = [file.path for file in self.order.files]
-        return leftovers.written_files(self.folder, shipped, self._built_at)
+        return leftovers.written_files(self.folder, shipped, self._built_at, collected)

@@ -8,7 +8,6 @@ Shipped to nodes: Python 3.7 and its standard library only.
 """
 
 import glob
-import hashlib
 import os
 import queue
 import re
@@ -18,14 +17,13 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
 from launcher.agent.checkpoints import MANIFEST, plain_name
-from launcher.agent.files import FileDiffersError, FileStore
+from launcher.agent.files import FileDiffersError, FileStore, sha256_of
 from launcher.agent.prepare import disk_problem
 from launcher.wire import codec, events
 
 DIRECTORY = "resume"
 # What was sent for a run stays so long for the next one that starts from it.
 KEEP_SENT_S = 3 * 24 * 3600.0
-_BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -241,7 +239,7 @@ def _first_proven(paths: List[str], wanted: OfferedFile, offer: Offer) -> Option
     """Returns the first of the files that really has the wanted bytes; None where none has."""
     for path in paths:
         try:
-            if os.path.getsize(path) == wanted.size and _sha256(path, offer) == wanted.sha256:
+            if os.path.getsize(path) == wanted.size and _is(wanted, path, offer):
                 os.utime(path)  # it was used, so it stays for a while
                 return path
         except OSError:
@@ -249,15 +247,8 @@ def _first_proven(paths: List[str], wanted: OfferedFile, offer: Offer) -> Option
     return None
 
 
-def _sha256(path: str, offer: Offer) -> str:
-    """Returns the hash of a file's bytes, in hex; "" where the offer was given up meanwhile."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
-            if offer.is_cancelled:
-                return ""
-            digest.update(block)
-    return digest.hexdigest()
+def _is(wanted: OfferedFile, path: str, offer: Offer) -> bool:
+    return sha256_of(path, lambda: offer.is_cancelled) == wanted.sha256
 
 
 def _link(source: str, target: str) -> None:

@@ -24,6 +24,7 @@ from launcher.agent.conversation import Conversation
 from launcher.agent.diagnosis import WRITABLE, NodeWatch
 from launcher.agent.disk_watch import DiskWatch, cannot_release
 from launcher.agent.files import FileDiffersError
+from launcher.agent.gathering import Gatherer
 from launcher.agent.link import Link
 from launcher.agent.memory import OF_AN_ATTEMPT, RunMemory
 from launcher.agent.meter import Meter
@@ -58,6 +59,7 @@ class Supervisor(Host):
         self._launcher = Conversation(self._selector, listener, self._obey)
         self._visits = Visits(self._selector, self, run_dir)
         self._shelf = checkpoints.CheckpointShelf(self._path("checkpoints"))
+        self._gatherer: Optional[Gatherer] = None
         self._services = Services(run_dir, self._launcher.emit)
         self._memory = RunMemory(run_dir)
         self._job = Preparation(root, run_dir, self._memory, self._services, self._launcher.emit)
@@ -124,7 +126,7 @@ class Supervisor(Host):
 
     def _say_goodbye(self) -> List[str]:
         """Tells what stays here; returns the paths that may go."""
-        left = self._job.written()
+        left = self._job.written(self._gatherer.told() if self._gatherer is not None else set())
         if self._keep_wanted:
             self._launcher.emit(events.RunEnded(self._run_dir, *left))
             return []
@@ -238,6 +240,8 @@ class Supervisor(Host):
             self._output.add(ranks)
         sizes = self._output.sizes()
         self._workers = current
+        if self._gatherer is not None:
+            self._gatherer.pause()
         self._meter = self._meter or Meter(self._run_dir)
         if self._watch is not None:
             self._watch.close()
@@ -311,6 +315,10 @@ class Supervisor(Host):
     def _on_put_checkpoint_file(self, command: events.PutCheckpointFile) -> None:
         self._job.put_checkpoint_file(command)
 
+    def _on_drop_checkpoint(self, command: events.DropCheckpoint) -> None:
+        self._shelf.drop(command.name)
+        self._news = [event for event in self._news if not _tells_of(event, command.name)]
+
     def _on_end_run(self, command: events.EndRun) -> None:
         self._end_wanted = True
         self._keep_wanted = command.keep
@@ -346,6 +354,7 @@ class Supervisor(Host):
         if self._workers is not None:
             self._tick_workers(self._workers)
         if self._output is not None:
+            self._tick_gathering()
             self._tick_output(self._output)
             self._disk.look(self._launcher.emit)
         self._shelf.send(self._launcher)
@@ -408,11 +417,18 @@ class Supervisor(Host):
         self._rendezvous.expect(0)
         self._tell(events.WorkersStopped(left=0, clock=time.time()))
 
+    def _tick_gathering(self) -> None:
+        if self._gatherer is None:
+            self._gatherer = self._job.gatherer()
+        if self._gatherer is not None:
+            self._shelf.workdir = self._job.workdir
+            self._gatherer.tick(self._tell, is_working=self._is_working)
+
     def _tick_output(self, output: Output) -> None:
         for rank, line in output.report_lines():
             announced = checkpoints.published_in(line)
             if announced is not None:
-                self._announce(rank, *announced)
+                self._tell(self._shelf.announcement(rank, *announced))
             elif rank == 0:
                 self._rendezvous.on_report(line)
         output.look()
@@ -420,23 +436,23 @@ class Supervisor(Host):
             return
         output.send(self._launcher)
         ended = not self._is_working and not self._ends_sent
+        if self._gatherer is not None and not self._gatherer.is_done:
+            # A stream's end is the last that is heard of a worker: what it left comes before.
+            ended = False
         if ended and self._launcher.is_open and output.is_drained():
             self._ends_sent = True
             for end in output.ends():
                 self._launcher.emit(end)
-
-    def _announce(self, rank: int, step: int, name: str) -> None:
-        try:
-            manifest = self._shelf.manifest(name)
-        except OSError as error:
-            manifest = events.pack_json({"error": str(error)})
-        self._tell(events.CheckpointPublished(rank, step, name, manifest))
 
     def _is_lease_over(self) -> bool:
         """Whether the launcher is gone for too long, in a run that needs one."""
         if self._job.is_detached:
             return False
         return self._launcher.silent_s >= self._lease_s
+
+
+def _tells_of(event: events.Event, name: str) -> bool:
+    return isinstance(event, events.CheckpointPublished) and event.name == name
 
 
 _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
@@ -453,5 +469,6 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.EndRun: Supervisor._on_end_run,
     events.ReleaseOutput: Supervisor._on_release,
     events.OfferCheckpoint: Supervisor._on_offer_checkpoint,
+    events.DropCheckpoint: Supervisor._on_drop_checkpoint,
     events.PutCheckpointFile: Supervisor._on_put_checkpoint_file,
 }

@@ -143,6 +143,12 @@ class Visit:
         if error is not None:
             self._talk.emit(events.FileEnded(command.request, 0, error))
 
+    def _on_list_checkpoints(self, command: events.ListCheckpoints) -> None:
+        published = self._shelf.published()
+        for name, step in published:
+            self._talk.emit(self._shelf.announcement(0, step, name))
+        self._talk.emit(events.CheckpointsListed(len(published)))
+
     def _on_stop_run(self, command: events.StopRun) -> None:
         self._stop, self._stop_began = command, time.monotonic()
         self._host.stop_for_visitor(command.grace_s)
@@ -174,6 +180,7 @@ _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {
     events.Ping: Visit._on_ping,
     events.AskStanding: Visit._on_ask_standing,
     events.FetchFile: Visit._on_fetch,
+    events.ListCheckpoints: Visit._on_list_checkpoints,
     events.StopRun: Visit._on_stop_run,
     events.FindRuns: Visit._on_find_runs,
     events.EndRuns: Visit._on_end_runs,

@@ -20,6 +20,7 @@ from launcher.cli.lines import harmless
 from launcher.cli.panel import draw, rows_for
 from launcher.cli.worker_lines import ShownLine, WorkerLines
 from launcher.collect.checkpoints import Stored
+from launcher.collect.gathered import Gathered
 from launcher.collect.reports import Metrics
 from launcher.core.pace import Pace
 from launcher.core.stall import waited_for
@@ -102,6 +103,10 @@ class LiveView:
         """Says that a checkpoint is here."""
         words = f"checkpoint of step {stored.step} is here, {summary.size(stored.bytes)}"
         self._waiting.append(Text(words, "bold"))
+
+    def on_collected(self, gathered: Gathered) -> None:
+        """Says that a path of a working directory is here."""
+        self._waiting.append(Text(summary.collected(gathered), "bold"))
 
     def on_problem(self, problem: str) -> None:
         """Says what went wrong."""

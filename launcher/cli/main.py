@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("launcher.cli.check", "Try every node the way a run will use it."),
     "logs": ("launcher.cli.logs", "Read or follow what the workers said."),
     "provision": ("launcher.cli.provision", "Install the OneFlow runtime on nodes that lack it."),
+    "checkpoints": ("launcher.cli.checkpoints", "List, bring, prove and drop checkpoints."),
     "init": ("launcher.cli.init", "Write a commented cluster.yaml for hosts that you name."),
     "schema": ("launcher.cli.schema", "Print the JSON Schema of cluster.yaml."),
 }

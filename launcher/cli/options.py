@@ -71,6 +71,12 @@ _JOB_OPTIONS = (
         help="With --legacy-api: 'all' spreads what JOB pins to one device.",
     ),
     click.option(
+        "--collect",
+        multiple=True,
+        metavar="PATTERN",
+        help="Also bring these paths of the worker's working directory here (repeatable).",
+    ),
+    click.option(
         "--resume",
         metavar="RUN[@STEP]",
         help="Start from that run's newest (or that) checkpoint.",
@@ -92,6 +98,7 @@ class JobWords:
     env: tuple[str, ...]
     legacy_api: bool
     placement: str
+    collect: tuple[str, ...]
     resume: str | None
     dry_run: bool
 
@@ -103,7 +110,7 @@ class JobWords:
             UsageError: an --env is malformed, or there is no checkpoint to start from.
             StoreError: the checkpoint to start from cannot be read.
         """
-        from launcher.run.planning import Wish, parse_env
+        from launcher.run.planning import Wish, parse_collect, parse_env
 
         job_args = self.job_args
         if self.module is not None:
@@ -122,6 +129,7 @@ class JobWords:
             dry_run=self.dry_run,
             legacy_placement=self.placement if self.legacy_api else "",
             resume=self._resume(runs_dir),
+            collect=parse_collect(self.collect),
         )
 
     def _resume(self, runs_dir: str | None) -> Resume | None:

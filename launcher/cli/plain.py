@@ -18,6 +18,7 @@ from launcher.cli.lines import (
 from launcher.cli.printing import let_go_of, widen, write_bytes
 from launcher.cli.progress import describe
 from launcher.collect.checkpoints import Stored
+from launcher.collect.gathered import Gathered
 from launcher.collect.reports import Metrics
 from launcher.core.pace import Pace
 from launcher.core.stall import waited_for
@@ -115,6 +116,10 @@ class PlainView:
     def on_checkpoint(self, stored: Stored) -> None:
         """Says that a checkpoint is here."""
         self._own(f"checkpoint of step {stored.step} is here, {summary.size(stored.bytes)}")
+
+    def on_collected(self, gathered: Gathered) -> None:
+        """Says that a path of a working directory is here."""
+        self._own(summary.collected(gathered))
 
     def on_problem(self, problem: str) -> None:
         """Says what went wrong."""

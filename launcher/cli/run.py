@@ -68,6 +68,12 @@ if TYPE_CHECKING:
 @click.option(
     "--no-check", is_flag=True, help="Do not try first whether the nodes reach each other."
 )
+@click.option(
+    "--collect-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MB",
+    help="Checkpoints and collected files come at most so many MB a second (no bound).",
+)
 @options.runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def command(
@@ -82,6 +88,7 @@ def command(
     max_restarts: int,
     min_nodes: int | None,
     no_check: bool,
+    collect_rate: float | None,
     runs_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -120,6 +127,7 @@ def command(
             is_detached=detach,
             check=not no_check,
             policy=RestartPolicy(max_restarts, min_nodes, work.spares, work.slots),
+            collect_bytes_per_s=collect_rate * 1e6 if collect_rate else None,
         )
         record = _make_record(work, runs_directory(runs_dir), wish, name, detached=detach)
         try:

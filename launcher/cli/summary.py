@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cli.lines import harmless, to_text
+from launcher.collect.gathered import Gathered
 from launcher.collect.reports import Metrics
 from launcher.core.hang import described, headline
 from launcher.core.standing import ORDERED
@@ -114,6 +115,12 @@ def reason(ending: Ending) -> str:
     return "every worker ended with 0, and everything is here, verified"
 
 
+def collected(gathered: Gathered) -> str:
+    """Returns that a path of a working directory is here."""
+    files = "" if gathered.files == 1 else f"{gathered.files} files, "
+    return harmless(f"{gathered.node}: {gathered.path} is here, {files}{size(gathered.bytes)}")
+
+
 def failure(ending: Ending) -> list[str]:
     """Returns the lines that explain what failed, none where nothing did."""
     state = ending.state
@@ -147,6 +154,12 @@ def result(ending: Ending, top: Path) -> list[str]:
             f"{counted(len(ending.checkpoints), 'checkpoint')} here, verified; the newest is "
             f"{newest.directory} ({size(newest.bytes)})"
         )
+    if ending.gathered:
+        # A path that changed came more than once.
+        newest_of = {(one.node, one.path): one for one in ending.gathered}
+        total = size(sum(one.bytes for one in newest_of.values()))
+        what = counted(len(newest_of), "collected path")
+        lines.append(f"{what} here, verified, in {top / 'collected'} ({total})")
     lines += [_kept(node, left) for node, left in ending.kept.items()]
     return lines
 

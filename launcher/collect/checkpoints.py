@@ -1,4 +1,4 @@
-"""Checkpoints on their way here: fetched while training goes on, proven, then renamed whole."""
+"""What comes here while training goes on: checkpoints whole and proven, and collected paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from launcher.collect.arrivals import Arrival, Arrivals, Failed, Settled
 from launcher.collect.fetching import Clock, Fetcher, Holder, Result, Send
+from launcher.collect.gathered import Gathered, NotGathered, PathGatherer
 from launcher.collect.known import KnownFiles
+from launcher.core.model import CheckpointPolicy
 from launcher.core.paths import RunPaths
 from launcher.core.published import (
     MANIFEST,
@@ -18,8 +20,12 @@ from launcher.core.published import (
     PublishedFile,
     parse_published,
 )
+from launcher.store import run_history
 from launcher.store.atomic import replace_json, sync_directory
+from launcher.store.pruning import remove, superfluous
 from launcher.wire import events
+
+_KEEP_ALL = CheckpointPolicy()
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,15 @@ class NotStored:
     problem: str
 
 
-Outcome = Stored | NotStored
+@dataclass(frozen=True)
+class Dropped:
+    """A checkpoint that was here is removed: no rule of the manifest keeps it any longer."""
+
+    step: int
+    name: str
+
+
+Outcome = Stored | NotStored | Dropped | Gathered | NotGathered
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class CheckpointCollector:
         *,
         clock: Clock = time.monotonic,
         bytes_per_s: float | None = None,
+        policy: CheckpointPolicy = _KEEP_ALL,
     ) -> None:
         """Takes the run's paths and the ways out.
 
@@ -74,18 +89,21 @@ class CheckpointCollector:
             send: tells a node something.
             clock: monotonic seconds.
             bytes_per_s: at most so much comes in; None is without a bound.
+            policy: which checkpoints stay here.
         """
         self._paths = paths
+        self._policy = policy
         self._known = KnownFiles(Path(paths.top))
         self._fetcher = Fetcher(send, clock, Path(paths.arriving_files), bytes_per_s)
         self._arrivals = Arrivals(self._fetcher, self._known)
+        self._gatherer = PathGatherer(paths, self._arrivals, self._known)
         self._arriving: dict[int, _Step] = {}
-        self._done: set[int] = set()
+        self._done = _dropped_before(paths) if policy != _KEEP_ALL else set()
 
     @property
     def pending(self) -> int:
-        """How many published checkpoints are not here yet."""
-        return len(self._arriving)
+        """How many published checkpoints and told paths are not here yet."""
+        return len(self._arriving) + self._gatherer.pending
 
     def on_published(self, node: str, event: events.CheckpointPublished) -> list[Outcome]:
         """A worker published one: begins to fetch what is not here."""
@@ -113,6 +131,13 @@ class CheckpointCollector:
         )
         self._arriving[step] = _Step(published, arrival)
         return self._settle(self._arrivals.begin(arrival))
+
+    def on_settled(self, node: str, event: events.PathSettled) -> list[Outcome]:
+        """A path that `--collect` names is quiet: begins to fetch what is not here."""
+        begun = self._gatherer.begin(node, event)
+        if isinstance(begun, Arrival):
+            return self._settle(self._arrivals.begin(begun))
+        return [] if begun is None else [begun]
 
     def _is_here(self, step: int) -> bool:
         try:
@@ -157,10 +182,24 @@ class CheckpointCollector:
         outcomes = [self._settle_one(one) for one in settled]
         if outcomes:
             self._fetcher.tidy()
+        if any(isinstance(outcome, Stored) for outcome in outcomes):
+            outcomes += self._drop()
         return outcomes
+
+    def _drop(self) -> list[Outcome]:
+        """Removes what no rule keeps any longer; what is not here yet is not looked at."""
+        if self._policy == _KEEP_ALL:
+            return []
+        dropped: list[Outcome] = []
+        for directory in superfluous(self._paths, self._policy):
+            remove(directory)
+            dropped.append(Dropped(int(directory.name[5:]), directory.name))
+        return dropped
 
     def _settle_one(self, settled: Settled) -> Outcome:
         arrival = settled.arrival if isinstance(settled, Failed) else settled
+        if self._gatherer.owns(arrival):
+            return self._gatherer.settle(settled)
         step = next(step for step, known in self._arriving.items() if known.arrival is arrival)
         if isinstance(settled, Failed):
             del self._arriving[step]
@@ -194,7 +233,16 @@ class CheckpointCollector:
         for known in list(self._arriving.values()):
             self._arrivals.fail(known.arrival, "given up")
         self._arriving.clear()
+        self._gatherer.close()
         self._fetcher.close()
+
+
+def _dropped_before(paths: RunPaths) -> set[int]:
+    """Returns the steps that an earlier launcher of the run dropped; nodes may still tell them."""
+    if not Path(paths.events).exists():
+        return set()
+    told = run_history.events(paths)
+    return {event["step"] for event in told if event.get("event") == "checkpoint_dropped"}
 
 
 def _placed(node: str, name: str) -> Callable[[PublishedFile], Holder]:

@@ -36,7 +36,7 @@ class Courier:
 
     @property
     def pending(self) -> int:
-        """How many published checkpoints are not here yet, nor given up."""
+        """How much of what was published or told is not here yet, nor given up."""
         with self._lock:
             return self._announced + self._arriving
 
@@ -52,6 +52,12 @@ class Courier:
         with self._lock:
             self._announced += 1
         self._jobs.put((lambda: self._collector.on_published(node, event), True))
+
+    def on_settled(self, node: str, event: events.PathSettled) -> None:
+        """A path that `--collect` names is quiet."""
+        with self._lock:
+            self._announced += 1
+        self._jobs.put((lambda: self._collector.on_settled(node, event), True))
 
     def on_chunk(self, event: events.FileChunk) -> None:
         """A piece of a file came."""

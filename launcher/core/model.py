@@ -183,6 +183,7 @@ class LaunchPlan:
         ctrl_port: None is a free one, chosen on the first node at each attempt.
         uneven: the nodes have different numbers of workers.
         resume: the checkpoint that the workers start from, None for none.
+        collect: patterns of paths in the working directory that come home too.
     """
 
     cluster: str
@@ -195,6 +196,7 @@ class LaunchPlan:
     checkpoints: CheckpointPolicy = CheckpointPolicy()
     logs: LogPolicy = LogPolicy()
     resume: Resume | None = None
+    collect: tuple[str, ...] = ()
 
     @property
     def world_size(self) -> int:

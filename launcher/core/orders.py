@@ -36,6 +36,7 @@ def node_orders(
             hosts_rendezvous=node.name == first,
             ctrl_port=plan.ctrl_port or 0,
             detached=detached,
+            collect=list(plan.collect),
             max_log_bytes=plan.logs.max_bytes or 0,
         )
         for node in plan.nodes

@@ -80,6 +80,16 @@ class RunPaths:
         """Files on their way here, by their content."""
         return self.checkpoints / ".arriving"
 
+    @property
+    def collected(self) -> PurePath:
+        """What `--collect` brought, below the names of nodes."""
+        return self.top / "collected"
+
+    @property
+    def collected_manifest(self) -> PurePath:
+        """What is in it, a line for each path that came; a later line replaces an earlier one."""
+        return self.collected / "MANIFEST.jsonl"
+
     def log(self, node: str, rank: int, stream: str) -> PurePath:
         """The bytes that a worker wrote to one of its streams."""
         return self.logs / node / f"rank-{rank}.{stream}.log"

@@ -20,6 +20,7 @@ from launcher.core.model import (
     SshSpec,
     TransportKind,
 )
+from launcher.core.retention import policy_from_json, policy_to_json
 from launcher.errors import UsageError
 
 # Two ports a worker behind a fixed data_port: one for data, one for control.
@@ -36,6 +37,7 @@ def make_plan(
     dry_run: bool = False,
     legacy_placement: str = "",
     resume: Resume | None = None,
+    collect: Sequence[str] = (),
 ) -> LaunchPlan:
     """Returns the plan of one run.
 
@@ -47,6 +49,7 @@ def make_plan(
         dry_run: the job is to take a few steps on a small sample.
         legacy_placement: "" for today's API, else how the old API's placements are taken.
         resume: the checkpoint that the workers start from, None for none.
+        collect: what the command line wants of the working directory, besides the manifest.
 
     Raises:
         UsageError: there is no node to run on.
@@ -83,6 +86,7 @@ def make_plan(
         checkpoints=cluster.checkpoints,
         logs=cluster.logs,
         resume=resume,
+        collect=tuple(dict.fromkeys((*cluster.collect, *collect))),
     )
 
 
@@ -157,6 +161,8 @@ def plan_to_json(plan: LaunchPlan, *, hidden: Sequence[str] = ()) -> dict[str, o
         "ctrl_port": plan.ctrl_port if plan.ctrl_port is not None else "auto",
         "data_port": plan.data_port if plan.data_port is not None else "auto",
         "world_size": plan.world_size,
+        "collect": list(plan.collect),
+        "checkpoints": policy_to_json(plan.checkpoints),
         "resume": dataclasses.asdict(plan.resume) if plan.resume else None,
         "logs": dataclasses.asdict(plan.logs),
         "nodes": [_node_to_json(node) for node in plan.nodes],
@@ -188,6 +194,8 @@ def plan_from_json(fields: Mapping[str, Any]) -> LaunchPlan:
         ctrl_port=None if ctrl_port == "auto" else ctrl_port,
         data_port=None if data_port == "auto" else data_port,
         uneven=len(set(counts.values())) > 1,
+        checkpoints=policy_from_json(fields["checkpoints"]),
+        collect=tuple(fields["collect"]),
         resume=Resume(**resume) if resume else None,
         logs=LogPolicy(**fields["logs"]),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 MANIFEST = "MANIFEST.json"
 MAX_FILES = 100_000
@@ -44,6 +45,26 @@ def parse_published(data: bytes) -> Published:
     Raises:
         BadManifest: it is malformed, or a path in it is absolute, climbs, or is no file name.
     """
+    fields, files = _parse(data)
+    try:
+        published = Published(int(fields["step"]), files, dict(fields.get("meta") or {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _malformed(error) from None
+    if published.step < 0:
+        raise BadManifest(f"its step is {published.step}")
+    return published
+
+
+def parse_files(data: bytes) -> tuple[PublishedFile, ...]:
+    """Returns the files that a manifest lists.
+
+    Raises:
+        BadManifest: it is malformed, or a path in it is absolute, climbs, or is no file name.
+    """
+    return _parse(data)[1]
+
+
+def _parse(data: bytes) -> tuple[dict[str, Any], tuple[PublishedFile, ...]]:
     try:
         fields = json.loads(data)
         if "error" in fields:
@@ -52,17 +73,15 @@ def parse_published(data: bytes) -> Published:
         if len(listed) > MAX_FILES:
             raise BadManifest(f"it lists {len(listed)} files, at most {MAX_FILES} are taken")
         files = tuple(_parse_file(entry) for entry in listed)
-        published = Published(int(fields["step"]), files, dict(fields.get("meta") or {}))
-    except BadManifest:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadManifest(f"it is malformed: {type(error).__name__}: {error}") from None
-    paths = [file.path for file in files]
-    if len(set(paths)) != len(paths):
+        raise error if isinstance(error, BadManifest) else _malformed(error) from None
+    if len({file.path for file in files}) != len(files):
         raise BadManifest("it lists a path twice")
-    if published.step < 0:
-        raise BadManifest(f"its step is {published.step}")
-    return published
+    return fields, files
+
+
+def _malformed(error: Exception) -> BadManifest:
+    return BadManifest(f"it is malformed: {type(error).__name__}: {error}")
 
 
 def _parse_file(entry: dict[str, object]) -> PublishedFile:

@@ -46,6 +46,7 @@ class Mode(enum.Enum):
     START = "start"
     ATTACH = "attach"
     SUCCEED = "succeed"
+    VISIT = "visit"
 
 
 class NodeDriver:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from launcher.collect.checkpoints import Stored
+from launcher.collect.gathered import Gathered
 from launcher.core import state as core
 from launcher.run.gauges import GaugeWatcher
 from launcher.wire import events
@@ -33,6 +34,9 @@ class Watcher(GaugeWatcher, Protocol):
     def on_checkpoint(self, stored: Stored) -> None:
         """A checkpoint is here."""
 
+    def on_collected(self, gathered: Gathered) -> None:
+        """A path that `--collect` names is here."""
+
     def on_tick(self) -> None:
         """Some time has passed."""
 
@@ -50,6 +54,7 @@ class Options:
         detach: follow only until every worker has started.
         is_detached: the run goes on without a launcher; Ctrl-C lets go of it.
         check: whether the nodes dial each other before the workers start.
+        collect_bytes_per_s: checkpoints and collected files come at most so fast; None is no bound.
     """
 
     grace_s: float = 5.0
@@ -61,6 +66,7 @@ class Options:
     is_detached: bool = False
     check: bool = True
     policy: core.RestartPolicy = _NO_RESTARTS
+    collect_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Ending:
         kept: the nodes on which files of the run stay, and where.
         elapsed_s: from the first connection to the end.
         is_let_go: nothing has ended: the run goes on without this launcher.
+        gathered: what `--collect` brought here, in order.
     """
 
     exit_code: int
@@ -84,3 +91,4 @@ class Ending:
     kept: Mapping[str, events.RunEnded]
     elapsed_s: float
     is_let_go: bool = False
+    gathered: tuple[Gathered, ...] = ()

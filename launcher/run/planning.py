@@ -30,6 +30,7 @@ class Wish:
         dry_run: this machine alone, one worker, a few steps.
         legacy_placement: "" for today's API.
         resume: the checkpoint to start from.
+        collect: what `--collect` names.
     """
 
     target: str
@@ -40,6 +41,7 @@ class Wish:
     dry_run: bool = False
     legacy_placement: str = ""
     resume: Resume | None = None
+    collect: tuple[str, ...] = ()
 
 
 def this_machine(slots: int = 1) -> ClusterSpec:
@@ -81,6 +83,7 @@ def plan_run(wish: Wish, cluster: ClusterSpec, transports: Callable[[], Transpor
             dry_run=wish.dry_run,
             legacy_placement=wish.legacy_placement,
             resume=wish.resume,
+            collect=wish.collect,
         )
 
     return Undertaking(
@@ -154,6 +157,21 @@ def _count_gpus(node: NodeSpec, transports: Transports) -> int:
             hint="give the node a number of slots, or look at its driver: /dev/nvidia0 is missing",
         )
     return int(count[0])
+
+
+def parse_collect(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Returns what `--collect` options name.
+
+    Raises:
+        UsageError: one leads out of the working directory.
+    """
+    for pattern in patterns:
+        if not pattern or pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
+            raise UsageError(
+                f"--collect {pattern}: expected a path inside the worker's working directory",
+                hint="e.g. --collect checkpoints99, --collect '*.bin'",
+            )
+    return tuple(patterns)
 
 
 def parse_env(pairs: Sequence[str]) -> dict[str, str]:

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from launcher.collect.checkpoints import CheckpointCollector, Outcome, Stored
+from launcher.collect.checkpoints import CheckpointCollector, Dropped, Outcome, Stored
 from launcher.collect.courier import Courier
+from launcher.collect.gathered import Gathered
 from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, describe_gap
 from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
@@ -85,8 +86,15 @@ class Session:
         self._release = LogRelease(self._logs, self._fleet.send)
         self._reports = ReportReader(Path(record.paths.metrics))
         self._gauges = Gauges(record, watcher, nodes)
-        self._courier = Courier(CheckpointCollector(record.paths, self._fleet.send), self._wake)
+        collector = CheckpointCollector(
+            record.paths,
+            self._fleet.send,
+            bytes_per_s=options.collect_bytes_per_s,
+            policy=plan.checkpoints,
+        )
+        self._courier = Courier(collector, self._wake)
         self._stored: list[Stored] = []
+        self._gathered: list[Gathered] = []
         self._kept: dict[str, events.RunEnded] = {}
         self._silence = Silence(options.hang_timeout_s, STANDSTILL_S)
         self._looked_at = self._listening_since = time.monotonic()
@@ -261,6 +269,11 @@ class Session:
         self._courier.on_published(node, event)
         self._step("", core.CheckpointsPending(self._courier.pending))
 
+    def _take_settled(self, node: str, event: events.PathSettled) -> None:
+        self._note(node, event)
+        self._courier.on_settled(node, event)
+        self._step("", core.CheckpointsPending(self._courier.pending))
+
     def _take_chunk(self, node: str, event: events.FileChunk) -> None:
         self._courier.on_chunk(event)
 
@@ -325,6 +338,21 @@ class Session:
                 linked_bytes=outcome.linked_bytes,
             )
             self._watcher.on_checkpoint(outcome)
+        elif isinstance(outcome, Gathered):
+            self._gathered.append(outcome)
+            self._record.append(
+                "path_collected",
+                node=outcome.node,
+                path=outcome.path,
+                bytes=outcome.bytes,
+                linked_bytes=outcome.linked_bytes,
+            )
+            self._watcher.on_collected(outcome)
+        elif isinstance(outcome, Dropped):
+            self._record.append("checkpoint_dropped", step=outcome.step)
+            self._stored = [stored for stored in self._stored if stored.step != outcome.step]
+            # It was here, so nodes need not keep it either.
+            self._fleet.broadcast(events.DropCheckpoint(outcome.name))
         else:
             self._record.append("checkpoint_failed", problem=outcome.problem)
             self._watcher.on_problem(outcome.problem)
@@ -405,6 +433,10 @@ class Session:
 
     def _ending(self, started: float) -> Ending:
         code = core.exit_code(self._state)
+        if self._attempts.plan.collect and not self._gathered and not self._state.missing:
+            self._watcher.on_problem(
+                f"nothing was there to collect: {', '.join(self._attempts.plan.collect)}"
+            )
         cause = self._state.root_cause
         tail = b""
         if cause is not None:
@@ -415,7 +447,15 @@ class Session:
         self._record.update(
             **standing(self._state), exit_code=code, ended=time.time(), elapsed_s=elapsed_s
         )
-        return Ending(code, self._state, tail, tuple(self._stored), self._kept, elapsed_s)
+        return Ending(
+            code,
+            self._state,
+            tail,
+            tuple(self._stored),
+            self._kept,
+            elapsed_s,
+            gathered=tuple(self._gathered),
+        )
 
 
 def _kind(event: core.AnyEvent | LogGap | LogGapClosed) -> str:
@@ -443,6 +483,7 @@ _TAKERS: dict[type, Callable[[Session, str, Any], None]] = {
     events.NodeMeasured: Session._take_measured,
     events.CheckpointPublished: Session._take_published,
     events.NodeTroubled: Session._take_trouble,
+    events.PathSettled: Session._take_settled,
     events.FileChunk: Session._take_chunk,
     events.FileEnded: Session._take_file_end,
     core.CheckpointsPending: Session._take_pending,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,3 +136,43 @@ def _at_step(top: Path, step: str) -> Path:
             hint=f"e.g. --resume {top.name}@{steps[-1]}",
         )
     return known[int(step)]
+
+
+def export(source: Path, target: Path) -> KnownCheckpoint:
+    """Copies a checkpoint's files to a directory of their own, proving each; all or none.
+
+    Raises:
+        UsageError: there is something at the target already.
+        StoreError: a file is damaged, or cannot be read or written.
+    """
+    checkpoint = read_checkpoint(source)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UsageError(
+                f"{target} is there already", hint="name a directory that does not exist, or empty"
+            )
+        fresh.mkdir(parents=True)
+        for file in checkpoint.published.files:
+            _copy_proven(source / file.path, fresh / file.path, file.sha256)
+        fresh.replace(target)
+    except OSError as error:
+        raise store_error(error, target) from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return checkpoint
+
+
+def _copy_proven(source: Path, target: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as file, target.open("wb") as copy:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            copy.write(block)
+    if digest.hexdigest() != sha256:
+        raise StoreError(
+            "its sha256 is not the one that was published",
+            where=str(source),
+            hint="take another checkpoint, or bring this one here anew",
+        )

@@ -76,7 +76,8 @@ class FollowOutput(NamedTuple):
 class FetchFile(NamedTuple):
     """Asks for at most `size` bytes of a published file from an offset on.
 
-    They are answered under `request`.
+    They are answered under `request`. Without a checkpoint, "", the path is one that `PathSettled`
+    told.
     """
 
     request: int
@@ -207,6 +208,16 @@ class EndRuns(NamedTuple):
 
     grace_s: float
     data: bytes
+
+
+class DropCheckpoint(NamedTuple):
+    """The launcher has had a checkpoint and needs it no longer: the node need not keep it."""
+
+    name: str
+
+
+class ListCheckpoints(NamedTuple):
+    """Asks a side conversation for every checkpoint that is published on the node."""
 
 
 class AgentReady(NamedTuple):
@@ -420,6 +431,24 @@ class CheckpointPlaced(NamedTuple):
     sent_bytes: int
 
 
+class PathSettled(NamedTuple):
+    """What `--collect` names has been quiet for a while.
+
+    `data`: JSON with its ``files``, or with the ``error`` for which it cannot be taken.
+    Their paths, like `path`, are relative to the working directory. A later message about the same
+    path says that it changed since.
+    """
+
+    path: str
+    data: bytes
+
+
+class CheckpointsListed(NamedTuple):
+    """Every checkpoint on the node was told, as `CheckpointPublished`; there are `found`."""
+
+    found: int
+
+
 class StopOrdered(NamedTuple):
     """Somebody else than the run's launcher has the workers stopped; told to the launcher."""
 
@@ -504,6 +533,8 @@ Command = Union[
     ReleaseOutput,
     OfferCheckpoint,
     PutCheckpointFile,
+    ListCheckpoints,
+    DropCheckpoint,
     AskStanding,
     StopRun,
     FindRuns,
@@ -536,6 +567,8 @@ Event = Union[
     NodeTroubled,
     CheckpointWanted,
     CheckpointPlaced,
+    PathSettled,
+    CheckpointsListed,
     StopOrdered,
     StandingReported,
     RunStopped,
@@ -553,7 +586,7 @@ _COMMANDS = (
     BuildRuntime, Ping, EndRun,
     ReportFacts, BindPorts, DialPeers, OfferWheels, PutWheel, InstallRuntime, RemoveRuntime,
     ReleaseOutput,
-    OfferCheckpoint, PutCheckpointFile,
+    OfferCheckpoint, PutCheckpointFile, ListCheckpoints, DropCheckpoint,
     AskStanding, StopRun, FindRuns, EndRuns, CollectStacks,
 )  # fmt: skip
 _EVENTS = (
@@ -562,7 +595,7 @@ _EVENTS = (
     WorkersStopped, CheckpointPublished, FileChunk, FileEnded, Pong, RunEnded,
     FactsReported, PortsBound, PeersDialled, WheelsWanted, RuntimeRemoved,
     NodeTroubled,
-    CheckpointWanted, CheckpointPlaced,
+    CheckpointWanted, CheckpointPlaced, PathSettled, CheckpointsListed,
     StopOrdered, StandingReported, RunStopped, RunsFound, RunsEnded,
     NodeMeasured, WorkerDiagnosed, StacksCollected,
     LeaseEnded,

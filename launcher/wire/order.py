@@ -36,6 +36,7 @@ class NodeOrder(NamedTuple):
         hosts_rendezvous: whether rank 0 runs here.
         ctrl_port: a fixed rendezvous port to find free here, or 0 to choose one at each attempt.
         detached: whether the run outlives its launcher.
+        collect: patterns of paths in the working directory that the launcher wants too.
         max_log_bytes: what the node may keep of each stream beyond what is not brought away yet;
             0 is all of it.
     """
@@ -51,6 +52,7 @@ class NodeOrder(NamedTuple):
     hosts_rendezvous: bool
     ctrl_port: int
     detached: bool
+    collect: List[str]
     max_log_bytes: int
 
 

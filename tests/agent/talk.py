@@ -241,6 +241,7 @@ class Node:
             "hosts_rendezvous": True,
             "ctrl_port": 0,
             "detached": False,
+            "collect": [],
             "max_log_bytes": 0,
         }
         return Ordered(order.NodeOrder(**{**fields, **changes}), contents)

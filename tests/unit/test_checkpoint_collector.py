@@ -14,7 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome, Stored
+from launcher.collect.checkpoints import (
+    CheckpointCollector,
+    Dropped,
+    NotStored,
+    Outcome,
+    Stored,
+)
+from launcher.core.model import CheckpointPolicy
 from launcher.core.paths import RunPaths
 from launcher.wire import events
 from tests.support.leaks import held_now
@@ -508,3 +515,89 @@ def test_a_disk_that_does_not_take_it_is_a_problem_with_words(
     monkeypatch.undo()
     assert "No space left on device" in home.problem
     assert home.everything() == EMPTY
+
+
+# What the manifest keeps
+
+
+def test_what_no_rule_keeps_is_dropped_once_a_newer_one_is_here(tmp_path: Path) -> None:
+    home = Home(tmp_path, policy=CheckpointPolicy(keep=1, keep_every=10))
+    for step in (5, 10, 15):
+        home.publish(step, entry("a", b"same"), entry("b", b"%d" % step))
+        home.answer({"a": b"same", "b": b"%d" % step})
+    there = sorted(path.name for path in Path(home.paths.checkpoints).iterdir())
+    assert there == ["step-00000010", "step-00000015"]
+    assert [one.step for one in home.outcomes if isinstance(one, Dropped)] == [5]
+    assert (home.step(15) / "a").read_bytes() == b"same"
+
+
+def test_what_was_dropped_is_not_brought_back_by_a_later_launcher(tmp_path: Path) -> None:
+    Home(tmp_path)
+    (tmp_path / "run" / "events.jsonl").write_text('{"event": "checkpoint_dropped", "step": 5}\n')
+    home = Home(tmp_path, policy=CheckpointPolicy(keep=1))
+    home.publish(5, entry("a", b"x"))
+    assert (home.sent, home.outcomes) == ([], [])
+
+
+# What --collect names
+
+
+def settle(home: Home, path: str, *files: object, node: str = "n1") -> None:
+    event = events.PathSettled(path, json.dumps({"files": files}).encode())
+    home.outcomes += home.collector.on_settled(node, event)
+
+
+def test_a_collected_path_is_in_its_place_and_the_newest_state_counts(home: Home) -> None:
+    for data in (b"old", b"new"):
+        settle(home, "out", entry("out/a", data), entry("out/deep/b", b"b"))
+        home.answer({"out/a": data, "out/deep/b": b"b"})
+        place = home.top / "run" / "collected" / "n1" / "out"
+        assert (place / "a").read_bytes() == data
+        assert (place / "deep" / "b").read_bytes() == b"b"
+    settle(home, "out", entry("out/a", b"new"), entry("out/deep/b", b"b"))
+    assert home.sent == []
+    assert len(home.outcomes) == 2
+    lines = (home.top / "run" / "collected" / "MANIFEST.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["out", "out"]
+    assert home.collector.pending == 0
+
+
+def test_equal_collected_files_are_stored_once(home: Home) -> None:
+    for node in ("n1", "n2"):
+        settle(home, "model.bin", entry("model.bin", b"same"), node=node)
+        home.answer({"model.bin": b"same"})
+    first, second = (home.top / "run" / "collected" / node / "model.bin" for node in ("n1", "n2"))
+    assert first.stat().st_ino == second.stat().st_ino
+
+
+def test_a_newer_state_takes_the_place_of_one_on_its_way(home: Home) -> None:
+    settle(home, "m", entry("m", b"older"))
+    settle(home, "m", entry("m", b"newer"))
+    home.answer({"m": b"newer"})
+    assert (home.top / "run" / "collected" / "n1" / "m").read_bytes() == b"newer"
+    assert len(home.outcomes) == 1
+    assert home.collector.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        ("out", ["elsewhere"]),
+        ("out", ["out2/a"]),
+        ("out", []),
+        ("../out", ["../out"]),
+        ("/etc", ["/etc/x"]),
+        ("", ["x"]),
+    ],
+)
+def test_a_told_path_has_only_files_of_its_own(home: Home, path: str, files: list[str]) -> None:
+    settle(home, path, *(entry(name, b"x") for name in files))
+    (outcome,) = home.outcomes
+    assert "cannot be collected" in getattr(outcome, "problem", "")
+    assert home.everything() == EMPTY
+
+
+def test_what_cannot_be_collected_says_why(home: Home) -> None:
+    event = events.PathSettled("out", b'{"error": "it is torn"}')
+    (outcome,) = home.collector.on_settled("n1", event)
+    assert getattr(outcome, "problem", "") == "n1: 'out': it cannot be collected: it is torn"

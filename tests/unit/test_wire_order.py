@@ -25,6 +25,7 @@ ORDER = order.NodeOrder(
     hosts_rendezvous=True,
     ctrl_port=0,
     detached=False,
+    collect=[],
     max_log_bytes=0,
 )
 FILES = st.builds(
