@@ -22,6 +22,11 @@ COMMANDS = {
     "reap": ("launcher.cli.reap", "Find and end what runs left on the nodes."),
     "check": ("launcher.cli.check", "Try every node the way a run will use it."),
     "logs": ("launcher.cli.logs", "Read or follow what the workers said."),
+    "metrics": (
+        "launcher.cli.metrics",
+        "Show what the job reported, as table, CSV or plot.",
+    ),
+    "report": ("launcher.cli.report", "Write one HTML page of a run."),
     "provision": ("launcher.cli.provision", "Install the OneFlow runtime on nodes that lack it."),
     "checkpoints": ("launcher.cli.checkpoints", "List, bring, prove and drop checkpoints."),
     "init": ("launcher.cli.init", "Write a commented cluster.yaml for hosts that you name."),

@@ -168,6 +168,12 @@ def known_run(run: str, runs_dir: str | None) -> KnownRun:
     return find_run(runs_directory(runs_dir), run)
 
 
+def manifest_file(cluster: str | None) -> Path | None:
+    """Returns the manifest that `read_cluster` reads, None where it is this machine alone."""
+    path = Path(cluster or DEFAULT_MANIFEST)
+    return path if cluster is not None or path.exists() else None
+
+
 def read_cluster(cluster: str | None, nodes: str | None) -> ClusterSpec:
     """Returns the cluster of the manifest, or this machine where there is no manifest.
 

@@ -130,6 +130,7 @@ def command(
             collect_bytes_per_s=collect_rate * 1e6 if collect_rate else None,
         )
         record = _make_record(work, runs_directory(runs_dir), wish, name, detached=detach)
+        record.keep_manifest(options.manifest_file(words.cluster))
         try:
             ending = following.follow(work, record, transports(), how, as_json)
         finally:

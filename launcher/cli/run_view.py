@@ -156,7 +156,7 @@ _NO_VALUES = ("time", "rank", "step", "total")
 
 def _workers_table(workers: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("ranks", "node", "state", box=None, header_style="bold", pad_edge=False)
-    rows = [(rank, str(each.get("node")), _stands(each)) for rank, each in workers.items()]
+    rows = [(rank, str(each.get("node")), stands(each)) for rank, each in workers.items()]
     if len(rows) > MAX_WORKER_ROWS:
         alike: dict[str, list[tuple[str, str]]] = {}
         for rank, node, state in rows:
@@ -172,7 +172,8 @@ def _alike(workers: Sequence[tuple[str, str]], state: str) -> tuple[str, str, st
     return fold_ranks(int(rank) for rank, _ in workers), fold(nodes), state
 
 
-def _stands(worker: Mapping[str, Any]) -> str:
+def stands(worker: Mapping[str, Any]) -> str:
+    """Returns how a worker stands, in words."""
     if worker.get("state") != "exited":
         return str(worker.get("state") or "waiting")
     end = Exit(0, worker.get("exit_code"), int(worker.get("signal") or 0), 0.0, False)

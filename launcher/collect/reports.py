@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -131,7 +132,12 @@ def _parse(rank: int, line: bytes) -> Report | None:
             rank=rank,
             step=None if step is None else int(step),
             total=None if total is None else int(total),
-            values=dict(fields.get("values") or {}),
+            values={name: _kept(value) for name, value in (fields.get("values") or {}).items()},
         )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _kept(value: Any) -> Any:
+    """Returns a value as JSON has it: Python's own reader takes what JSON lacks, others do not."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -39,7 +39,7 @@ class Envelope:
 
     def __init__(self, most: int, width: float = 1.0) -> None:
         """Begins with buckets of a width in x."""
-        self._most = most
+        self._most = max(2, most)
         self._width = width
         self._buckets: dict[int, Bucket] = {}
 
@@ -65,6 +65,12 @@ class Envelope:
                 bucket.low = point
             elif y > bucket.high[1]:
                 bucket.high = point
+        while len(self._buckets) > self._most:
+            self._widen()
+
+    def narrow(self, most: int) -> None:
+        """Keeps to so many buckets from now on; there may always be one on each side of zero."""
+        self._most = max(2, most)
         while len(self._buckets) > self._most:
             self._widen()
 

@@ -58,6 +58,16 @@ class RunPaths:
         return self.top / "system.jsonl"
 
     @property
+    def manifest(self) -> PurePath:
+        """The manifest as it was when the run began; missing where there was none."""
+        return self.top / "cluster.yaml"
+
+    @property
+    def page(self) -> PurePath:
+        """The run as one HTML page, where `report` was asked for one."""
+        return self.top / "report.html"
+
+    @property
     def checkpoints(self) -> PurePath:
         """The directory of the checkpoints that are here."""
         return self.top / "checkpoints"

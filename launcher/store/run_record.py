@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.core import paths
 from launcher.errors import StoreError, UsageError
-from launcher.store.atomic import drop_torn_line, replace_json, write_whole
+from launcher.store.atomic import drop_torn_line, replace_file, replace_json, write_whole
 
 if TYPE_CHECKING:
     from launcher.store.runs import KnownRun
@@ -128,6 +128,19 @@ class RunRecord:
     def run_id(self) -> str:
         """The run's id."""
         return self.paths.run_id
+
+    def keep_manifest(self, manifest: Path | None) -> None:
+        """Keeps the manifest as it is now, beside the plan that came of it.
+
+        Raises:
+            StoreError: the disk is full, or the manifest is gone.
+        """
+        if manifest is None:
+            return
+        try:
+            replace_file(Path(self.paths.manifest), manifest.read_bytes())
+        except OSError as error:
+            raise store_error(error, self.top) from None
 
     def append(self, kind: str, **fields: object) -> None:
         """Writes one event.
