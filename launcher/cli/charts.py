@@ -108,7 +108,8 @@ def chart(lines: Sequence[Line], *, x_name: str, tall: bool = False) -> str:
         f'data-x="{html.escape(x_name)}">'
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" role="img" '
         f'aria-label="{html.escape(", ".join(line.label for line in lines))}">'
-        f"{grid}{bands}{drawn}{marks}</svg><div class=tip hidden></div></div>{_x_labels(xs, x_name)}</div>"
+        f"{grid}{bands}{drawn}{marks}</svg><div class=tip hidden></div></div>"
+        f"{_x_labels(xs, x_name)}</div>"
     )
 
 

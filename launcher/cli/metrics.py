@@ -7,7 +7,7 @@ import sys
 import click
 
 from launcher.cli import options
-from launcher.cli.run import EXIT_PIPE
+from launcher.cli.following import EXIT_PIPE
 
 
 @click.command("metrics", epilog="Example: flowlaunch metrics last --plot")
