@@ -33,6 +33,7 @@ bench: $(TEST_READY)
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/tail.py
 	$(BIN)/python benchmarks/loud.py
+	$(BIN)/python benchmarks/metrics.py
 
 format: $(TEST_READY)
 	$(BIN)/ruff format .

@@ -17,8 +17,9 @@ from tests.support.recorded import BEGAN, points, record_run
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[2J\"'&"
 BROWSER = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+    "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
     "--hide-scrollbars", "--enable-logging=stderr", "--allow-file-access-from-files",
 )  # fmt: skip
 # A frame as wide as a telephone, for a browser whose windows cannot be so narrow.
