@@ -157,9 +157,11 @@ def _y_labels(ys: Span) -> str:
     return f'<div class="y">{ticks}</div>'
 
 
-def _x_labels(xs: Span, name: str) -> str:
+def _x_labels(xs: Span, name: str, *, whole: bool = False) -> str:
     ticks = "".join(
-        f'<span style="left:{100 * xs.share(x):.2f}%">{number(x)}</span>' for x in xs.ticks(4)
+        f'<span style="left:{100 * xs.share(x):.2f}%">{number(x)}</span>'
+        for x in xs.ticks(4)
+        if not whole or x == int(x)
     )
     return f'<div class="x">{ticks}</div><div class="name">{html.escape(name)}</div>'
 
@@ -194,5 +196,6 @@ def dots(values: Sequence[tuple[float, float]], limits: Sequence[float], x_name:
     return (
         f'<div class="chart">{_y_labels(ys)}<div class="plot">'
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" role="img" '
-        f'aria-label="step time by rank">{lines}{marks}</svg></div>{_x_labels(xs, x_name)}</div>'
+        f'aria-label="step time by rank">{lines}{marks}</svg></div>'
+        f"{_x_labels(xs, x_name, whole=True)}</div>"
     )
