@@ -35,23 +35,18 @@ import sys, time
 from rich.console import Console
 from launcher.cli.live import LiveView
 from launcher.collect.reports import Metrics
-from launcher.core import state as core, transitions
+from launcher.core import state as core
 from launcher.core.pace import Pace
 from launcher.core.usage import Usage
-from launcher.wire import events
+from tests.unit.test_state import Run
 workers, ending = int(sys.argv[1]), sys.argv[2]
 nodes = {rank: f"gpu{rank // 8 + 1:03d}" for rank in range(workers)}
-state = core.new_run(nodes)
-def take(node, event):
-    global state
-    state, _ = transitions.step(state, node, event, 0.0)
-for node in dict.fromkeys(nodes.values()):
-    take(node, events.NodePrepared("tree", "python", 1))
+run = Run(nodes)
+run.start()
 for rank, node in nodes.items():
-    take(node, events.WorkerStarted(rank, 0, 1, 0.0))
-    take(node, core.WorkerReported(rank, core.WorkerPhase.JOINED))
+    run.take(node, core.WorkerReported(rank, core.WorkerPhase.JOINED))
 view = LiveView(nodes, Console(highlight=False), lambda rank, stream: "logs", "fed")
-view.on_state(state)
+view.on_state(run.state)
 view.on_pace(Pace(0.5, 3, {3: 0.75}))
 try:
     for step in range(1, 3001):
