@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from launcher.collect.checkpoints import Stored
+from launcher.collect.gathered import Gathered
 from launcher.collect.reports import Metrics
 from launcher.core import state as core
 from launcher.core import transitions
@@ -71,6 +72,9 @@ class _Nobody:
         pass
 
     def on_checkpoint(self, stored: Stored) -> None:
+        pass
+
+    def on_collected(self, gathered: Gathered) -> None:
         pass
 
     def on_problem(self, problem: str) -> None:
