@@ -58,12 +58,14 @@ def ssh_hosts(tmp_path: Path) -> Iterator[Callable[[int], list[SshHost]]]:
 
 
 @pytest.fixture
-def netns_hosts(tmp_path: Path) -> Iterator[Callable[[int], list[NetHost]]]:
+def netns_hosts(tmp_path: Path) -> Iterator[Callable[..., list[NetHost]]]:
     """Makes hosts ``n1`` to ``nN`` in namespaces; skips only where that is impossible locally."""
     if not (find_sshd() and can_make_namespaces()):
         pytest.skip("needs root, iproute2 and sshd (CI has them)")
     with contextlib.ExitStack() as stack:
-        yield lambda count: stack.enter_context(ssh_namespaces(tmp_path / "net", count))
+        yield lambda count, **more: stack.enter_context(
+            ssh_namespaces(tmp_path / "net", count, **more)
+        )
 
 
 @pytest.fixture(scope="session")

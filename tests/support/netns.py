@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,11 +122,33 @@ def _namespace(number: int, tag: str, bridge: str, prefix: str, gateway: str) ->
         _ip("netns", "del", namespace)
 
 
+def _clock(home: Path, ahead_s: int) -> list[str]:
+    """Returns the line of sshd_config that sets the clock of all that is started by a login."""
+    if ahead_s == 0:
+        return []
+    [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    # sshd takes its first SetEnv alone, and so this one has to name HOME too.
+    clock = f"LD_PRELOAD={library} FAKETIME=+{ahead_s}s FAKETIME_DONT_FAKE_MONOTONIC=1"
+    return [f"SetEnv HOME={home} {clock}"]
+
+
 @contextlib.contextmanager
 def ssh_namespaces(
-    directory: Path, count: int, identity: KeyPair | None = None
+    directory: Path,
+    count: int,
+    identity: KeyPair | None = None,
+    *,
+    ahead_s: Mapping[str, int] | None = None,
 ) -> Iterator[list[NetHost]]:
-    """Makes hosts n1, n2, … with an sshd on port 22 of each, all letting the same key in."""
+    """Makes hosts n1, n2, … with an sshd on port 22 of each, all letting the same key in.
+
+    Args:
+        directory: for their files.
+        count: how many.
+        identity: the client's key, made where there is none.
+        ahead_s: by how many seconds the clocks of some of them are ahead.
+    """
+    ahead = ahead_s or {}
     assert find_sshd() is not None
     client = identity or make_key(directory / "client_key")
     with contextlib.ExitStack() as stack:
@@ -146,6 +168,7 @@ def ssh_namespaces(
                         namespace=host.namespace,
                         port=SSH_PORT,
                         identity=client,
+                        settings=_clock(directory / host.name / "home", ahead.get(host.name, 0)),
                     )
                 ),
             )

@@ -125,6 +125,17 @@ def _process(
         process.wait()
 
 
+@contextlib.contextmanager
+def started_again(host: SshHost, namespace: str) -> Iterator[None]:
+    """Runs the sshd of a host of a namespace anew, after it was killed."""
+    program = find_sshd()
+    assert program is not None
+    config = host.config.parent / "sshd_config"
+    with _process(program, config, host.log, namespace) as process:
+        _wait_started(process, host)
+        yield
+
+
 def _wait_started(process: subprocess.Popen[bytes], host: SshHost) -> None:
     try:
         wait_listening(host.address, host.port)
