@@ -7,14 +7,8 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from launcher.collect.checkpoints import CheckpointCollector, Dropped, Outcome, Stored
-from launcher.collect.courier import Courier
-from launcher.collect.gathered import Gathered
-from launcher.collect.logs import REPORT, LogCollector, LogGap, LogGapClosed, describe_gap
-from launcher.collect.reports import Metrics, ReportReader
 from launcher.core import state as core
 from launcher.core import transitions
 from launcher.core.blame import Raised
@@ -22,9 +16,8 @@ from launcher.run.attempts import Attempts, Undertaking
 from launcher.run.bringup import Mode, Transports, new_inbox
 from launcher.run.fleet import Fleet
 from launcher.run.following import Ending, Options, Watcher
-from launcher.run.gauges import Gauges
+from launcher.run.harvest import Harvest
 from launcher.run.heartbeat import Clocks, Heartbeat
-from launcher.run.log_release import LogRelease
 from launcher.run.signals import SignalsTo
 from launcher.run.silence import Silence
 from launcher.run.standing import standing
@@ -39,8 +32,6 @@ SILENCE_S = 15.0
 STANDSTILL_S = 3.0
 # What agents may take to clear up after they were told that nothing more is wanted.
 END_LIMIT_S = 5.0
-# The end of a failed worker's stderr that is shown.
-TAIL_BYTES = 16 * 1024
 
 
 class Session:
@@ -81,20 +72,7 @@ class Session:
         self._attempts = Attempts(work, record, self._fleet, self._tell_failure, options)
         self._heartbeat = Heartbeat(self._fleet.broadcast)
         self._clocks = Clocks()
-        nodes = {rank.rank: rank.node for rank in plan.ranks}
-        self._logs = LogCollector(record.paths, nodes, self._on_gap)
-        self._release = LogRelease(self._logs, self._fleet.send)
-        self._reports = ReportReader(Path(record.paths.metrics))
-        self._gauges = Gauges(record, watcher, nodes)
-        collector = CheckpointCollector(
-            record.paths,
-            self._fleet.send,
-            bytes_per_s=options.collect_bytes_per_s,
-            policy=plan.checkpoints,
-        )
-        self._courier = Courier(collector, self._wake)
-        self._stored: list[Stored] = []
-        self._gathered: list[Gathered] = []
+        self._harvest = Harvest(plan, record, self._fleet, watcher, options, self._wake)
         self._kept: dict[str, events.RunEnded] = {}
         self._silence = Silence(options.hang_timeout_s, STANDSTILL_S)
         self._looked_at = self._listening_since = time.monotonic()
@@ -115,8 +93,7 @@ class Session:
             try:
                 self._begin()
                 self._heartbeat.start()
-                if self._attempts.plan.logs.max_bytes is not None:
-                    self._release.start()
+                self._harvest.start()
                 is_over = self._loop(started)
             except BaseException:
                 # Nobody goes on following: a full disk, or a reader of our stdout that went away.
@@ -129,8 +106,7 @@ class Session:
         if not self._is_taken_up:
             self._begin_attempt()
             return
-        self._logs.resume(self._record.event_lines())
-        self._reports.resume(self._logs.reports())
+        self._harvest.resume()
         if self._state.phase is core.RunPhase.PREPARING:
             # Only the launcher that began it knew the workers' whole environment.
             self._step("", core.Interrupted())
@@ -139,9 +115,8 @@ class Session:
             self._fleet.attach(node, Mode.SUCCEED)
 
     def _begin_attempt(self) -> None:
-        self._logs.place(self._state.layout)
-        newest = max(self._stored, key=lambda stored: stored.step, default=None)
-        self._attempts.begin(self._state, newest)
+        self._harvest.place(self._state.layout)
+        self._attempts.begin(self._state, self._harvest.newest)
 
     def _loop(self, started: float) -> bool:
         """Follows the run; returns whether it has ended, and does not go on by itself."""
@@ -165,7 +140,7 @@ class Session:
             self._notice_silence()
             self._notice_hang()
             self._step("", core.Tick())
-            self._gauges.on_tick(self._state)
+            self._harvest.on_tick(self._state)
             self._watcher.on_tick()
         return True
 
@@ -222,32 +197,43 @@ class Session:
             self._step(node, event)
 
     def _take_output(self, node: str, event: events.WorkerOutput) -> None:
-        at = event.clock - self._state.nodes[node].ahead_s
         self._silence.hear(time.monotonic())
-        fresh = self._logs.append(node, event.rank, event.stream, event.offset, event.data, at)
-        if event.stream != REPORT:
-            self._watcher.on_output(event.rank, event.stream, fresh)
-            return
-        for report in self._reports.feed(node, event.rank, fresh):
-            if isinstance(report, Metrics):
-                self._gauges.on_metrics(report)
-            elif isinstance(report, Raised):
-                self._step(node, core.WorkerRaised(event.rank, report))
-            else:
-                self._step(node, core.WorkerReported(event.rank, report))
+        for told in self._harvest.on_output(node, event, self._state.nodes[node].ahead_s):
+            self._step(node, told)
 
-    def _on_gap(self, node: str, gap: LogGap | LogGapClosed) -> None:
-        self._note(node, gap)
-        if isinstance(gap, LogGap):
-            self._watcher.on_problem(describe_gap(node, gap))
+    def _take_output_end(self, node: str, event: events.OutputEnded) -> None:
+        self._step(node, self._harvest.on_output_end(node, event))
+
+    def _take_measured(self, node: str, event: events.NodeMeasured) -> None:
+        self._harvest.on_measured(node, event, self._state.nodes[node].ahead_s)
+
+    def _take_published(self, node: str, event: events.CheckpointPublished) -> None:
+        self._note(node, event)
+        self._harvest.on_published(node, event)
+        self._step("", core.CheckpointsPending(self._harvest.pending))
+
+    def _take_settled(self, node: str, event: events.PathSettled) -> None:
+        self._note(node, event)
+        self._harvest.on_settled(node, event)
+        self._step("", core.CheckpointsPending(self._harvest.pending))
+
+    def _take_chunk(self, node: str, event: events.FileChunk) -> None:
+        self._harvest.on_chunk(event)
+
+    def _take_file_end(self, node: str, event: events.FileEnded) -> None:
+        self._harvest.on_file_end(event)
+
+    def _take_pending(self, node: str = "", event: core.CheckpointsPending | None = None) -> None:
+        """How many are pending is asked now: more may have been published since."""
+        pending = self._harvest.pending
+        for place, failed in self._harvest.take_outcomes():
+            self._step(place, failed)
+        if self._state.checkpoints_pending != pending:
+            self._step("", core.CheckpointsPending(pending))
 
     def _take_trouble(self, node: str, event: events.NodeTroubled) -> None:
         self._note(node, event)
         self._watcher.on_problem(f"{node}: {event.message}")
-
-    def _take_output_end(self, node: str, event: events.OutputEnded) -> None:
-        problem = self._logs.problem_with(node, event.rank, event.stream, event.size, event.sha256)
-        self._step(node, core.OutputComplete(event.rank, event.stream, problem))
 
     def _take_ready(self, node: str, event: events.AgentReady) -> None:
         self._note(node, event)
@@ -261,28 +247,9 @@ class Session:
     def _take_progress(self, node: str, event: events.RuntimeProgress) -> None:
         self._watcher.on_runtime_progress(node, event)
 
-    def _take_measured(self, node: str, event: events.NodeMeasured) -> None:
-        self._gauges.on_measured(node, event, self._state.nodes[node].ahead_s)
-
-    def _take_published(self, node: str, event: events.CheckpointPublished) -> None:
-        self._note(node, event)
-        self._courier.on_published(node, event)
-        self._step("", core.CheckpointsPending(self._courier.pending))
-
-    def _take_settled(self, node: str, event: events.PathSettled) -> None:
-        self._note(node, event)
-        self._courier.on_settled(node, event)
-        self._step("", core.CheckpointsPending(self._courier.pending))
-
-    def _take_chunk(self, node: str, event: events.FileChunk) -> None:
-        self._courier.on_chunk(event)
-
-    def _take_file_end(self, node: str, event: events.FileEnded) -> None:
-        self._courier.on_ended(event)
-
     def _take_dropped(self, node: str, event: core.LinkDropped) -> None:
         self._step(node, event)
-        self._courier.on_node_absent(node)
+        self._harvest.on_dropped(node)
         self._watcher.on_problem(f"{node}: no connection ({event.message}); trying again")
 
     def _take_restored(self, node: str, event: core.LinkRestored) -> None:
@@ -291,9 +258,7 @@ class Session:
         self._step(node, event)
         if self._state.phase is core.RunPhase.PREPARING:
             self._fleet.repeat_order(node)
-        offsets = self._logs.offsets().get(node, {})
-        self._fleet.send(node, events.FollowOutput(events.pack_json(offsets)))
-        self._courier.on_node_present(node)
+        self._harvest.on_restored(node)
         for action in transitions.catch_up(self._state, node):
             self._act(action, only=node)
 
@@ -305,20 +270,12 @@ class Session:
 
     def _take_lost(self, node: str, event: core.LinkLost) -> None:
         self._step(node, event)
-        self._courier.on_node_lost(node)
+        self._harvest.on_lost(node)
 
     def _wake(self) -> None:
         """Called from the courier's thread: something came of collecting."""
         with contextlib.suppress(queue.Full):  # then the loop turns without being told
             self._inbox.put_nowait(("", core.CheckpointsPending(0)))
-
-    def _take_pending(self, node: str = "", event: core.CheckpointsPending | None = None) -> None:
-        """How many are pending is asked now: more may have been published since."""
-        pending = self._courier.pending
-        for outcome in self._courier.outcomes():
-            self._take_outcome(outcome)
-        if self._state.checkpoints_pending != pending:
-            self._step("", core.CheckpointsPending(pending))
 
     def _take_wanted(self, node: str, event: events.CheckpointWanted) -> None:
         self._attempts.on_wanted(node, event)
@@ -326,37 +283,6 @@ class Session:
     def _take_placed(self, node: str, event: events.CheckpointPlaced) -> None:
         self._note(node, event)
         self._attempts.on_placed(event)
-
-    def _take_outcome(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Stored):
-            self._stored.append(outcome)
-            self._record.append(
-                "checkpoint_stored",
-                node=outcome.node,
-                step=outcome.step,
-                bytes=outcome.bytes,
-                linked_bytes=outcome.linked_bytes,
-            )
-            self._watcher.on_checkpoint(outcome)
-        elif isinstance(outcome, Gathered):
-            self._gathered.append(outcome)
-            self._record.append(
-                "path_collected",
-                node=outcome.node,
-                path=outcome.path,
-                bytes=outcome.bytes,
-                linked_bytes=outcome.linked_bytes,
-            )
-            self._watcher.on_collected(outcome)
-        elif isinstance(outcome, Dropped):
-            self._record.append("checkpoint_dropped", step=outcome.step)
-            self._stored = [stored for stored in self._stored if stored.step != outcome.step]
-            # It was here, so nodes need not keep it either.
-            self._fleet.broadcast(events.DropCheckpoint(outcome.name))
-        else:
-            self._record.append("checkpoint_failed", problem=outcome.problem)
-            self._watcher.on_problem(outcome.problem)
-            self._step(outcome.node, core.CheckpointFailed(outcome.problem))
 
     # The state machine
 
@@ -375,7 +301,7 @@ class Session:
         for action in actions:
             self._act(action)
 
-    def _note(self, node: str, event: core.AnyEvent | LogGap | LogGapClosed) -> None:
+    def _note(self, node: str, event: core.AnyEvent) -> None:
         fields = {key: _plain(value) for key, value in event._asdict().items() if key != "data"}
         self._record.append(_kind(event), **({"node": node} if node else {}), **fields)
 
@@ -411,13 +337,10 @@ class Session:
                     self._note(node, event)
                     self._kept[node] = event
         self._heartbeat.stop()
-        self._release.stop()
+        self._harvest.stop()
         self._fleet.close(deadline, self._drain)
         self._attempts.close()
-        self._courier.close()
-        self._reports.close()
-        self._gauges.close()
-        self._logs.close()
+        self._harvest.close()
 
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -429,11 +352,13 @@ class Session:
         self._fleet.broadcast(events.OpenGate(self._state.attempt))
         self._record.append("run_let_go")
         elapsed_s = time.monotonic() - started
-        return Ending(0, self._state, b"", tuple(self._stored), {}, elapsed_s, is_let_go=True)
+        return Ending(
+            0, self._state, b"", tuple(self._harvest.stored), {}, elapsed_s, is_let_go=True
+        )
 
     def _ending(self, started: float) -> Ending:
         code = core.exit_code(self._state)
-        if self._attempts.plan.collect and not self._gathered and not self._state.missing:
+        if self._attempts.plan.collect and not self._harvest.gathered and not self._state.missing:
             self._watcher.on_problem(
                 f"nothing was there to collect: {', '.join(self._attempts.plan.collect)}"
             )
@@ -441,7 +366,7 @@ class Session:
         tail = b""
         if cause is not None:
             node = self._state.workers[cause.rank].node
-            tail = self._logs.tail(node, cause.rank, "stderr", TAIL_BYTES)
+            tail = self._harvest.tail(node, cause.rank)
         elapsed_s = time.monotonic() - started
         self._record.append("run_ended", exit_code=code)
         self._record.update(
@@ -451,14 +376,14 @@ class Session:
             code,
             self._state,
             tail,
-            tuple(self._stored),
+            tuple(self._harvest.stored),
             self._kept,
             elapsed_s,
-            gathered=tuple(self._gathered),
+            gathered=tuple(self._harvest.gathered),
         )
 
 
-def _kind(event: core.AnyEvent | LogGap | LogGapClosed) -> str:
+def _kind(event: core.AnyEvent) -> str:
     return events.snake_case(type(event).__name__)
 
 
