@@ -29,6 +29,7 @@ soak: $(TEST_READY)
 bench: $(TEST_READY)
 	$(BIN)/flowlaunch provision --cluster cluster.yaml
 	$(BIN)/python benchmarks/launch.py
+	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/tail.py

@@ -3,8 +3,10 @@
 Shipped to nodes: Python 3.7 and its standard library only.
 """
 
+import errno
 import hashlib
 import os
+import stat
 from typing import Any, Dict, Iterator, List, Tuple
 
 _BLOCK_BYTES = 64 * 1024
@@ -40,9 +42,16 @@ def data_facts(path: str, full_hash: bool) -> Dict[str, Any]:
 
 
 def _files(place: str) -> List[Tuple[str, int]]:
-    """Returns path below `place` and size of each file, in order; "" is the place itself."""
+    """Returns path below `place` and size of each file, in order; "" is the place itself.
+
+    Sockets, FIFOs and devices in a directory hold no data, and are left out.
+    """
     if not os.path.isdir(place):
-        return [("", os.stat(place).st_size)]
+        status = os.stat(place)
+        if not stat.S_ISREG(status.st_mode):
+            # To read a FIFO or a terminal would wait for ever.
+            raise OSError(errno.EINVAL, "it is neither a file nor a directory", place)
+        return [("", status.st_size)]
     found, entered = [], set()
     for folder, folders, names in os.walk(place, onerror=_raise, followlinks=True):
         status = os.stat(folder)
@@ -52,7 +61,9 @@ def _files(place: str) -> List[Tuple[str, int]]:
         entered.add((status.st_dev, status.st_ino))
         for name in names:
             path = os.path.join(folder, name)
-            found.append((os.path.relpath(path, place), os.stat(path).st_size))
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode):
+                found.append((os.path.relpath(path, place), status.st_size))
     return sorted(found)
 
 

@@ -6,7 +6,7 @@ Shipped to nodes: Python 3.7 and its standard library only.
 import glob
 import os
 import re
-from typing import Dict, List
+from typing import Dict, List, Optional, Tuple
 
 _DEVICES = "/dev/nvidia[0-9]*"
 _PROC = "/proc/driver/nvidia"
@@ -20,19 +20,33 @@ def gpus() -> List[Dict[str, str]]:
 
 
 def _models() -> Dict[int, str]:
-    found = {}
-    for path in glob.glob(_PROC + "/gpus/*/information"):
-        text = _text(path)
-        model = re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE)
-        minor = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
-        if model and minor:
-            found[int(minor.group(1))] = model.group(1)
-    return found
+    texts = [_text(path) for path in glob.glob(_PROC + "/gpus/*/information")]
+    return dict(filter(None, map(read_information, texts)))
+
+
+def read_information(text: str) -> "Optional[Tuple[int, str]]":
+    r"""Returns a GPU's number and model from what the driver says of it; older ones say no number.
+
+    >>> read_information("Model: \t\t NVIDIA A100-SXM4-40GB\nDevice Minor: \t 3\n")
+    (3, 'NVIDIA A100-SXM4-40GB')
+    """
+    model = re.search(r"^Model:\s*(\S.*?)\s*$", text, re.MULTILINE)
+    minor = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
+    return (int(minor.group(1)), model.group(1)) if model and minor else None
 
 
 def driver() -> str:
     """Returns the version of the driver that the kernel has loaded, or ""."""
-    found = re.search(r"Module\s+(?:for x86_64\s+)?(\d[\d.]+)", _text(_PROC + "/version"))
+    return read_version(_text(_PROC + "/version"))
+
+
+def read_version(text: str) -> str:
+    """Returns the driver's version from its own words, "" where they have none.
+
+    >>> read_version("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19")
+    '535.104.05'
+    """
+    found = re.search(r"Module\s+(?:for \w+\s+)?(\d[\d.]*)", text)
     return found.group(1) if found else ""
 
 

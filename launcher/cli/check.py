@@ -43,6 +43,8 @@ def command(
     from launcher.errors import EXIT_NODE
     from launcher.run.check import Questions, check_cluster
 
+    if "" in data:
+        raise click.UsageError("--data needs a path, and is given an empty one")
     if full_hash and not data:
         raise click.UsageError("--full-hash is about the paths of --data; name one")
     spec = options.read_cluster(cluster, nodes)

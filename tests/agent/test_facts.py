@@ -118,6 +118,15 @@ def test_data_that_is_not_there_is_an_error_and_loops_end(tmp_path: Path) -> Non
     assert data_facts.data_facts(str(tmp_path / "top"), False)["files"] == 0
 
 
+def test_what_cannot_be_read_to_an_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    told = data_facts.data_facts(str(tmp_path / "fifo"), full_hash=False)
+    assert told["error"] == "it is neither a file nor a directory"
+    assert data_facts.data_facts("/dev/zero", full_hash=True)["error"] == told["error"]
+    (tmp_path / "part-0").write_bytes(b"x")
+    assert data_facts.data_facts(str(tmp_path), full_hash=False)["files"] == 1
+
+
 @pytest.fixture
 def doors() -> Iterator[Doors]:
     opened = Doors([free_port()], 1, "hello n1\n")

@@ -41,6 +41,12 @@ def test_an_option_of_the_job_without_the_dashes(lab: Lab) -> None:
     fails(lab, 64, "--epochs", args=("job.py", "--epochs", "3"))
 
 
+def test_a_path_of_data_that_is_empty(lab: Lab) -> None:
+    done = lab.flowlaunch("check", "--data", "")
+    assert done.code == 64
+    assert "--data needs a path" in done.err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

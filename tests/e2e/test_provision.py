@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import http.server
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from launcher.run.wheels import WheelStore
 from tests.support.lab import Lab, lab_of_namespaces
 from tests.support.netns import NetHost
 from tests.support.ready_runtime import make_ready_runtime
+from tests.support.served import served
 
 JOB = """
 import oneflow as flow
@@ -130,25 +127,6 @@ def test_fresh_accounts_without_an_index_are_provisioned_and_train(
     assert again.err.count("nothing to do") == 2
 
 
-@contextlib.contextmanager
-def _served(folder: Path) -> Iterator[int]:
-    """Serves a folder over HTTP on every address of this machine; yields the port."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *words: object) -> None:
-        """Says nothing."""
-
-
 @pytest.mark.soak
 @pytest.mark.oneflow
 def test_a_fresh_account_with_an_index_is_provisioned_and_trains(
@@ -162,7 +140,7 @@ def test_a_fresh_account_with_an_index_is_provisioned_and_trains(
     wheels = WheelStore(lambda done, total: None).fetch(version)
     pip = lab2.hosts[0].home / ".config" / "pip" / "pip.conf"
     pip.parent.mkdir(parents=True)
-    with _served(wheels[0].parent) as port:
+    with served(wheels[0].parent) as port:
         links = f"http://{hosts2[0].gateway}:{port}/"
         pip.write_text(
             f"[global]\nno-index = true\nfind-links = {links}\ntrusted-host = {hosts2[0].gateway}\n"
