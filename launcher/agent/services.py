@@ -103,6 +103,12 @@ class Services:
         self._doors, bound = dialling.open_doors(command, self._doors)
         self._emit(bound)
 
+    def close_doors(self) -> None:
+        """Lets go of all ports that it listens on: a launcher that was cut off could not say so."""
+        if self._doors is not None:
+            self._doors.close()
+            self._doors = None
+
     def _on_dial_peers(self, command: events.DialPeers) -> None:
         from launcher.agent import dialling, errands
 

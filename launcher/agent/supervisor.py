@@ -210,6 +210,7 @@ class Supervisor(Host):
         self._launcher.emit(event)
 
     def _on_prepare(self, command: events.PrepareRun) -> None:
+        self._services.close_doors()
         ordered = order.unpack(command.data)
         if self._is_working:
             # A new attempt, by a launcher that had lost this node in the last one.
@@ -228,6 +229,7 @@ class Supervisor(Host):
         if self._workers is not None and command.attempt <= self._attempt:
             # Said again after the link was down, since nobody could know that it had come here.
             return
+        self._services.close_doors()
         self._attempt, self._kill_at, self._ends_sent = command.attempt, None, False
         self._news = [event for event in self._news if not isinstance(event, OF_AN_ATTEMPT)]
         self._memory.forget_attempt(self._news)

@@ -42,6 +42,29 @@ def test_a_whole_run(node: Node) -> None:
     assert talk.process.wait(5) == 0
 
 
+BIND = """
+import os, socket
+with socket.socket() as server:
+    server.bind(("0.0.0.0", int(os.environ["MASTER_PORT"])))
+print("bound")
+"""
+
+
+def test_ports_that_a_cut_off_launcher_left_open_are_free_for_the_workers(node: Node) -> None:
+    talk = node.talk()
+    talk.hello()
+    ordered = node.ordered({"job.py": BIND})
+    port = talk.prepare(ordered).ctrl_port
+    doors = events.pack_json({"ports": [port], "free": 0, "greeting": "hello\n"})
+    talk.send(events.BindPorts(doors))
+    assert events.unpack_json(talk.expect(events.PortsBound).data)["bound"] == [port]
+    talk.send(events.StartWorkers(0, port, ""))
+    assert talk.expect(events.WorkerExited).exit_code == 0, node.log(0, "stderr")
+    talk.await_ends((0,))
+    assert talk.output(0) == b"bound\n"
+    talk.end_run()
+
+
 def test_every_byte_comes_as_it_was_written(node: Node) -> None:
     job = (
         "import os, random\n"
