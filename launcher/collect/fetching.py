@@ -214,7 +214,7 @@ class Fetcher:
             OSError: this machine's disk does not take it.
         """
         request = self._requests.get(event.request)
-        if request is None:
+        if request is None or self._fetches.get(request.fetch.key) is not request.fetch:
             return []
         fetch = request.fetch
         expected = event.offset == request.offset + request.got == fetch.received
@@ -227,7 +227,8 @@ class Fetcher:
         fetch.digest.update(event.data)
         request.got += len(event.data)
         fetch.received += len(event.data)
-        return []
+        # Not only at the piece's end: a node may die between the last byte and that word.
+        return self._finish(fetch) if fetch.received == fetch.file.bytes else []
 
     def on_ended(self, event: events.FileEnded) -> list[Result]:
         """A piece is here, or cannot come.
@@ -239,12 +240,12 @@ class Fetcher:
         if request is None:
             return []
         fetch = request.fetch
+        if self._fetches.get(fetch.key) is not fetch:
+            return []  # the last word on a file that is here already
         if event.error or request.got < request.size:
             said = event.error or f"{fetch.received} of {fetch.file.bytes} bytes came"
             return self._leave_holder(fetch, request.node, f"{fetch.file.path}: {said}")
-        if fetch.received < fetch.file.bytes:
-            return []
-        return self._finish(fetch)
+        return []
 
     def _answered(self, number: int) -> _Request | None:
         request = self._requests.pop(number, None)
@@ -297,7 +298,8 @@ class Fetcher:
                 self._answered(number)
         fetch.asked = fetch.received
         fetch.holder = None
-        self._unasked[fetch.key] = fetch
+        if self._fetches.get(fetch.key) is fetch:
+            self._unasked[fetch.key] = fetch
 
     def on_absent(self, node: str) -> None:
         """A node's link broke: what it was asked for is asked of others, or of it when it is back.

@@ -208,6 +208,18 @@ def test_a_link_that_is_made_anew_goes_on_at_the_byte(home: Home) -> None:
     assert (home.step(1) / "a").read_bytes() == data
 
 
+def test_a_node_that_dies_between_the_last_byte_and_the_end_of_a_file_holds_nothing_up(
+    home: Home,
+) -> None:
+    home.publish(1, entry("a", b"12345"))
+    home.chunk(home.sent.pop()[1].request, 0, b"12345")
+    home.collector.on_node_absent("n1")
+    home.collector.on_node_present("n1")
+    home.answer({"a": b"12345"})
+    assert home.outcomes == [Stored("n1", 1, 5, 0, home.step(1))]
+    assert home.collector.pending == 0
+
+
 def test_files_come_from_the_node_that_is_asked_for_least(home: Home) -> None:
     files = {f"f{number}": os.urandom(2 << 20) for number in range(6)}
     for node in ("n1", "n2", "n3"):
