@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import html
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.core.envelope import Envelope
 
 WIDTH, HEIGHT = 1000.0, 300.0
+# Of anything narrower, the tenths are no numbers any more.
+_LEAST_WIDTH = 1e-300
 Spot = tuple[float, float]
 
 
@@ -46,17 +49,17 @@ class Span:
         [0.0, 2.0, 4.0, 6.0, 8.0]
         """
         width = self.high - self.low
-        if not 0 < width < math.inf:
+        if not _LEAST_WIDTH < width < math.inf:
             return [self.low]
         power = 10.0 ** math.floor(math.log10(width / most))
+        factors = (1, 2, 5, 10, 20)
         step = next(
-            power * factor
-            for factor in (1, 2, 5, 10, 20)
-            if width / (power * factor) <= most - 0.001
+            power * factor for factor in factors if width / (power * factor) <= most - 0.001
         )
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [round(index * step, 12) for index in range(first, last + 1)][: most + 1]
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        ticks = [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+        # Where the ends differ in their last digits only, a round value lies outside.
+        return [tick for tick in ticks if self.low <= tick <= self.high] or [self.low]
 
 
 def span_of(values: Sequence[float], *, margin: float = 0.0) -> Span:
@@ -64,12 +67,9 @@ def span_of(values: Sequence[float], *, margin: float = 0.0) -> Span:
     if not values:
         return Span(0.0, 1.0)
     low, high = min(values), max(values)
-    if low == high:
-        room = abs(low) * 0.1 or 1.0
-        return Span(low - room, high + room)
-    room = (high / 2 - low / 2) * 2 * margin
-    room = room if math.isfinite(room) else 0.0
-    return Span(low - room, high + room)
+    room = (high / 2 - low / 2) * margin * 2 if low < high else abs(low) * 0.1 or 1.0
+    # The largest numbers have no room beyond them.
+    return Span(max(low - room, -sys.float_info.max), min(high + room, sys.float_info.max))
 
 
 def number(value: float) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from launcher.cli import charts
@@ -58,6 +58,13 @@ def test_a_curve_can_be_narrowed_afterwards() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(POINTS, FINITE, FINITE)
+@example([], 2.5e-246, 2.5e-246)
+@example([], 1e-320, 3e-320)
+@example([], 1.0, 1.0000000000000002)
+@example([], 0.0, 5e-324)
+@example([], 0.0, -1.75e308)
+@example([], -1.7e308, -1.7e308)
+@example([], 1.7e308, -1.7e308)
 def test_every_curve_can_be_drawn(
     points: list[tuple[int, float]], left: float, right: float
 ) -> None:
