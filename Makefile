@@ -31,6 +31,7 @@ bench: $(TEST_READY)
 	$(BIN)/python benchmarks/launch.py
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/tail.py
 	$(BIN)/python benchmarks/loud.py
