@@ -4,6 +4,7 @@ The cells are those of tests/e2e/test_matrix.py; the table is written only where
 passed. Needs root, sshd, iproute2, libfaketime (Debian's package faketime) and the OneFlow runtime.
 
     python benchmarks/reliability.py [-k EXPRESSION]
+    python benchmarks/reliability.py --measured FILE…    what such runs measured before
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ def measure(expression: str) -> list[dict[str, Any]]:
         env = {**os.environ, MEASURES: str(path)}
         if subprocess.run(command, cwd=ROOT, env=env, check=False).returncode:
             sys.exit("some cells failed: the table is not written")
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return read([path])
+
+
+def read(paths: list[Path]) -> list[dict[str, Any]]:
+    """Returns what cells kept there; a cell keeps something only where it has passed."""
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def row(cell: dict[str, Any]) -> str:
@@ -66,7 +72,16 @@ def main() -> None:
     """Measures and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("-k", default="", metavar="EXPRESSION", help="only these cells (pytest's)")
-    cells = measure(parser.parse_args().k)
+    parser.add_argument(
+        "--measured",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help=f"files that ${MEASURES} named when the cells ran, instead of running them",
+    )
+    options = parser.parse_args()
+    cells = read(options.measured) if options.measured else measure(options.k)
     machine = (
         f"{os.cpu_count()} cores, Linux {platform.release()}, CPython {platform.python_version()}"
     )

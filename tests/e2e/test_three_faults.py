@@ -1,0 +1,77 @@
+"""A training on two hosts that three faults befall ends at the same step as one without any."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.deadline import wait_until
+from tests.support.faults import after, workers_of
+from tests.support.lab import ROOT, Lab, lab_of_namespaces
+from tests.support.netns import NetHost
+
+JOB = str(ROOT / "jobs" / "lenet.py")
+EPOCHS = 9
+
+
+def steps(lab: Lab) -> list[int]:
+    """Returns the steps of the checkpoints that are here."""
+    found = lab.top.glob("runs/*/checkpoints/step-*")
+    newest = lab.run_dir().name
+    return sorted(int(path.name[5:]) for path in found if path.parts[-3] == newest)
+
+
+def further(lab: Lab) -> None:
+    """Waits for one more checkpoint than there is now."""
+    now = steps(lab)
+    wait_until(lambda: len(steps(lab)) > len(now), f"a checkpoint after {now}", 120.0)
+
+
+def attempts(lab: Lab) -> int:
+    return sum(event["event"] == "attempt_began" for event in lab.events())
+
+
+@pytest.mark.soak
+@pytest.mark.oneflow
+def test_three_faults_change_nothing_of_where_a_training_ends(
+    tmp_path: Path, netns_hosts: Callable[..., list[NetHost]], runtime_python: Path
+) -> None:
+    hosts = netns_hosts(2)
+    lab = lab_of_namespaces(tmp_path, hosts)
+    lab.manifest(runtime_python, lab.ssh_nodes())
+    arguments = ("run", JOB, "--max-restarts", "5", "--", "--epochs", str(EPOCHS))
+    assert lab.flowlaunch(*arguments, limit_s=300.0).code == 0
+    last = steps(lab)[-1]
+
+    process = lab.start(*arguments)
+    wait_until(lambda: len(list(lab.top.glob("runs/*/events.jsonl"))) == 2, "the second run", 60.0)
+    further(lab)
+    [worker] = workers_of(lab.run_id(), 0, "RANK=1")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: attempts(lab) == 2, "the second attempt", 60.0)
+    further(lab)
+    hosts[1].link_down()
+    with after(5.0, hosts[1].link_up):
+        pass
+    further(lab)
+    begun = attempts(lab)
+    [agent] = [
+        event["pid"]
+        for event in lab.events()
+        if event["event"] == "agent_ready" and event["node"] == "n2"
+    ][-1:]
+    os.kill(agent, signal.SIGKILL)
+    wait_until(lambda: attempts(lab) > begun, "another attempt", 60.0)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-2000:]
+    assert steps(lab)[-1] == last
+    record = json.loads((lab.run_dir() / "run.json").read_text())
+    assert 2 <= len(record["restarts"]) <= 5
+    verified = lab.flowlaunch("checkpoints", "verify", "last")
+    assert verified.code == 0, verified.err
+    lab.no_survivors()
