@@ -113,7 +113,6 @@ def test_a_worker_fails(lab_of: Factory, runtime_python: Path, fault: Fault, mod
     trial = Trial(lab, fault.name, mode, fault.how, fault.options)
     trial.begin()
     if fault.how == "rendezvous":
-        lab.wait_event("rendezvous_listening")
         died = trial.meeting / "go"
         wait_until(died.exists, "the death of rank 0", 60.0)
         trial.struck_at = died.stat().st_mtime
