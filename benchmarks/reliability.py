@@ -52,8 +52,10 @@ def measure(expression: str) -> list[dict[str, Any]]:
 
 
 def read(paths: list[Path]) -> list[dict[str, Any]]:
-    """Returns what cells kept there; a cell keeps something only where it has passed."""
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    """Returns what cells kept there, the last word of each; only a cell that passed keeps one."""
+    lines = [line for path in paths for line in path.read_text().splitlines()]
+    cells = map(json.loads, lines)
+    return list({(cell["fault"], cell["mode"]): cell for cell in cells}.values())
 
 
 def row(cell: dict[str, Any]) -> str:

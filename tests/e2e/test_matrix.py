@@ -531,14 +531,18 @@ import os, select, sys
 meeting, rank = sys.argv[2], int(os.environ["RANK"])
 if os.environ["FLOWLAUNCH_ATTEMPT"] != "0":
     sys.exit(0)
+if rank == 1:
+    with open(os.path.join(meeting, "pid"), "w") as file:
+        file.write(str(os.getpid()))
 open(os.path.join(meeting, "up-%d" % rank), "w").close()
 while not os.path.exists(os.path.join(meeting, "go")):
     select.select([], [], [], 0.002)  # a changed clock breaks time.sleep
 if rank == 0:
-    while not os.path.exists(os.path.join(meeting, "failed")):
+    peer = open(os.path.join(meeting, "pid")).read()
+    while os.path.exists("/proc/" + peer):
         select.select([], [], [], 0.002)  # a changed clock breaks time.sleep
-    sys.exit(4)  # at once after the other, and so before anybody can have stopped it
-open(os.path.join(meeting, "failed"), "w").close()
+    select.select([], [], [], 0.02)  # more than clocks can be told apart by, less than a stop takes
+    sys.exit(4)
 sys.exit(3)
 """
 
