@@ -47,7 +47,7 @@ class Talk:
             self.process.stdin.write(events.encode(command))
         self.process.stdin.flush()
 
-    def expect(self, kind: type[M], limit_s: float = 15.0, **fields: object) -> M:
+    def expect(self, kind: type[M], limit_s: float = 60.0, **fields: object) -> M:
         """Returns the next message of a kind, later than the last one that was expected."""
         deadline = time.monotonic() + limit_s
         while True:
@@ -60,7 +60,7 @@ class Talk:
             assert not self.is_over, f"no {kind.__name__} before the end: {self.received[-5:]}"
             assert self.read(deadline), f"no {kind.__name__} in time: {self.received[-5:]}"
 
-    def read_until_over(self, limit_s: float = 15.0) -> None:
+    def read_until_over(self, limit_s: float = 60.0) -> None:
         """Reads until the agent ends the conversation."""
         deadline = time.monotonic() + limit_s
         while not self.is_over:
@@ -73,13 +73,13 @@ class Talk:
         return bytes(self.streams.get((rank, stream), b""))
 
     def wait_output(self, rank: int, words: bytes, stream: str = "stdout") -> None:
-        deadline = time.monotonic() + 15.0
+        deadline = time.monotonic() + 60.0
         while words not in self.output(rank, stream):
             assert self.read(deadline), (words, self.output(rank, stream)[-200:])
 
     def wait_more(self, rank: int) -> None:
         """Waits for the next bytes of a rank's stdout."""
-        before, deadline = len(self.output(rank)), time.monotonic() + 15.0
+        before, deadline = len(self.output(rank)), time.monotonic() + 60.0
         while len(self.output(rank)) == before:
             assert self.read(deadline), f"nothing more than {before} bytes of rank {rank}"
 
@@ -280,7 +280,7 @@ class Node:
         wait_until(lambda: not self.survivors(), "the survivors' end", 5.0)
 
 
-def read_mark(process: subprocess.Popen[bytes], limit_s: float = 15.0) -> tuple[str, bytes]:
+def read_mark(process: subprocess.Popen[bytes], limit_s: float = 60.0) -> tuple[str, bytes]:
     """Returns the boot code's word and what follows it; "" where it ended without one."""
     assert process.stdout is not None
     seen, deadline = b"", time.monotonic() + limit_s

@@ -73,6 +73,15 @@ def test_nothing_is_left_to_do(path: Path) -> None:
         assert word not in text
 
 
+def test_no_merge_is_half_done() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in listed.stdout.decode().split("\0"):
+        path = ROOT / name
+        if name and path.suffix in (".py", ".md", ".toml", ".yaml", ".txt", ""):
+            lines = path.read_text(errors="replace").splitlines()
+            assert not any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in lines), name
+
+
 def run_help(*options: str) -> tuple[subprocess.CompletedProcess[str], float]:
     """Runs `flowlaunch --help`; returns how it ended and the CPU time that it took."""
     before = os.times()

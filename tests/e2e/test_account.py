@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.run.wheels import WheelStore
-from tests.support.account import Account, account_host, unix_account
+from tests.support.account import PYTHON_LIBRARY, Account, account_host, unix_account
 from tests.support.lab import Lab
 from tests.support.netns import can_make_namespaces
 from tests.support.ready_runtime import make_ready_runtime
@@ -92,6 +92,7 @@ def _give_python(account: Account, runtime_python: Path) -> None:
         symlinks=True,
         ignore=shutil.ignore_patterns("site-packages", "test", "__pycache__"),
     )
+    (account.home / PYTHON_LIBRARY).symlink_to(own / "lib")
     account.own()
 
 

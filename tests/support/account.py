@@ -23,6 +23,10 @@ from tests.support.servers import SshHost
 from tests.support.sshd import running_sshd
 
 
+# Below an account's home: the directory of the library of a Python that was copied there.
+PYTHON_LIBRARY = "python-library"
+
+
 @dataclass(frozen=True)
 class Account:
     """One user of this machine."""
@@ -96,7 +100,11 @@ def account_host(directory: Path, account: Account) -> Iterator[SshHost]:
     identity = make_key(directory / "client_key")
     account.write(".ssh/authorized_keys", identity.public + "\n")
     # The first word on a setting holds: the home is the account's own, as the system knows it.
-    settings = [f"AuthorizedKeysFile {account.home}/.ssh/authorized_keys", "SetEnv LANG=C.UTF-8"]
+    settings = [
+        f"AuthorizedKeysFile {account.home}/.ssh/authorized_keys",
+        # A Python that is copied there looks for its library where it was built.
+        f"SetEnv LANG=C.UTF-8 LD_LIBRARY_PATH={account.home}/{PYTHON_LIBRARY}",
+    ]
     with (
         namespaces(1) as (host,),
         running_sshd(
