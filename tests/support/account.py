@@ -22,7 +22,6 @@ from tests.support.netns import SSH_PORT, namespaces
 from tests.support.servers import SshHost
 from tests.support.sshd import running_sshd
 
-
 # Below an account's home: the directory of the library of a Python that was copied there.
 PYTHON_LIBRARY = "python-library"
 
