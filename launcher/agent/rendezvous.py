@@ -20,17 +20,19 @@ class Rendezvous:
         self._port = 0
         self._began = 0.0
         self._next_look = 0.0
+        self._is_last = False
 
     def expect(self, port: int) -> None:
         """Waits for this port; 0 where rank 0 is elsewhere."""
-        self._port, self._began = port, 0.0
+        self._port, self._began, self._is_last = port, 0.0, False
 
     def on_report(self, line: bytes) -> None:
         """Takes a line that rank 0 reported."""
         if b'"importing"' in line:
             self._began = self._next_look = time.monotonic()
         elif b'"joined"' in line:
-            self.expect(0)
+            # Both lines may have come at once; who is alone has never listened.
+            self._next_look, self._is_last = time.monotonic(), True
 
     @property
     def pause_s(self) -> float:
@@ -46,6 +48,8 @@ class Rendezvous:
         if ports.is_listening(self._port):
             self.expect(0)
             return True
+        if self._is_last:
+            self.expect(0)
         now = time.monotonic()
         self._next_look = now + max(FIRST_PAUSE_S, PATIENCE * (now - self._began))
         return False

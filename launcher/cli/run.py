@@ -104,7 +104,7 @@ def command(
     from launcher.store.run_record import runs_directory
 
     if detach and max_restarts:
-        raise click.UsageError("--max-restarts needs a launcher that stays; it goes not with -d")
+        raise click.UsageError("--max-restarts needs a launcher that stays: leave out -d")
     if detach and hang_timeout is not None:
         raise click.UsageError("--hang-timeout needs a launcher that stays; it goes not with -d")
     wish = words.wish(runs_dir)

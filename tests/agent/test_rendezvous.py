@@ -59,10 +59,22 @@ def test_the_longer_it_takes_the_less_often_is_looked(clock: list[float]) -> Non
     assert pauses[-1] > 0.5
 
 
-def test_who_has_joined_listens_no_more(clock: list[float]) -> None:
+def test_who_has_joined_is_looked_at_once_more(clock: list[float]) -> None:
     """A worker that is alone never listens."""
     seen = Rendezvous()
     seen.expect(1)
     seen.on_report(IMPORTING)
+    assert not seen.has_begun()
     seen.on_report(JOINED)
+    assert seen.pause_s == 0
+    assert not seen.has_begun()
     assert seen.pause_s == float("inf")
+
+
+def test_an_import_that_is_over_at_once_is_no_secret(clock: list[float]) -> None:
+    seen = Rendezvous()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        seen.expect(server.getsockname()[1])
+        seen.on_report(IMPORTING)
+        seen.on_report(JOINED)
+        assert seen.has_begun()
