@@ -106,7 +106,7 @@ def command(
     if detach and max_restarts:
         raise click.UsageError("--max-restarts needs a launcher that stays: leave out -d")
     if detach and hang_timeout is not None:
-        raise click.UsageError("--hang-timeout needs a launcher that stays; it goes not with -d")
+        raise click.UsageError("--hang-timeout needs a launcher that stays: leave out -d")
     wish = words.wish(runs_dir)
     spec = options.read_cluster(words.cluster, words.nodes)
     with options.TransportPool() as transports:
