@@ -83,6 +83,25 @@ WORKER_FAULTS = (
         oneflow=True,
     ),
 )
+# Nobody has failed in these: it is their silence that ends them, and no attempt follows.
+WAITS = (
+    Fault(
+        "worker exits 0 before the rendezvous (--start-timeout 5)",
+        "early",
+        124,
+        "the time of --start-timeout was over",
+        oneflow=True,
+        options=("--start-timeout", "5"),
+    ),
+    Fault(
+        "worker exits 0, another waits in a collective (--hang-timeout 4)",
+        "leaves",
+        124,
+        "hung: no output, no metric and no step for 4 s",
+        oneflow=True,
+        options=("--hang-timeout", "4"),
+    ),
+)
 # What `make test` runs; the others run with the whole matrix.
 OFTEN = {
     ("kill", "attached"),
@@ -130,6 +149,23 @@ def test_a_worker_fails(lab_of: Factory, runtime_python: Path, fault: Fault, mod
     judge(trial, code, fault.code, fault.words)
     if fault.how != "rendezvous":
         trial.assert_logs()
+
+
+@pytest.mark.soak
+@pytest.mark.oneflow
+@pytest.mark.parametrize("fault", WAITS, ids=[fault.how for fault in WAITS])
+def test_a_worker_ends_well_and_too_early(
+    lab_of: Factory, runtime_python: Path, fault: Fault
+) -> None:
+    lab = lab_of(2)
+    lab.manifest(runtime_python, lab.ssh_nodes())
+    trial = Trial(lab, fault.name, "attached", fault.how, fault.options)
+    trial.begin()
+    trial.wait_up()
+    trial.strike(lambda: trial.meet("go"))
+    trial.watch_stop()
+    judge(trial, trial.end(), fault.code, fault.words)
+    trial.assert_logs()
 
 
 def judge(trial: Trial, code: int, expected: int, words: str) -> None:

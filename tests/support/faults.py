@@ -50,7 +50,7 @@ if how == "rendezvous" and attempt == 0:
     import oneflow
 if how == "never" and attempt == 0 and rank == 1:
     time.sleep(600)
-if how in ("never", "collective"):
+if how in ("never", "collective", "leaves"):
     import oneflow
 for stream in (sys.stdout, sys.stderr):
     stream.write("".join("rank %d line %d\\n" % (rank, number) for number in range(LINES)))
@@ -79,7 +79,7 @@ if how == "patient":
     print("the last line of rank %d" % rank)
     sys.exit(0)
 wait("go")
-if how == "collective" and rank != 1:
+if how in ("collective", "leaves") and rank != 1:
     oneflow.comm.barrier()
 if rank == 1:
     if how in ("kill", "collective"):
@@ -88,7 +88,7 @@ if rank == 1:
         raise ValueError("the loss is nan")
     if how in ("exit", "stubborn", "grandchild"):
         sys.exit(3)
-    if how == "early":
+    if how in ("early", "leaves"):
         sys.exit(0)
     if how == "disk":
         # Never more than the small disk holds, should it not be one.
