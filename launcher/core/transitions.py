@@ -125,7 +125,8 @@ def _on_agent_gone(state: RunState, node: str, event: AgentGone, now: float) -> 
         return state, []
     problem = f"its agent is gone: {event.message}"
     if state.phase is RunPhase.PREPARING:
-        return _on_failed(state, node, NodeFailed(problem, ""), now)
+        # Prepared or not: nobody is there who could start anything.
+        return _gather(with_node(state, node, phase=NodePhase.FAILED, problem=problem), now), []
     phase = known.phase if known.phase is NodePhase.STOPPED else NodePhase.ORPHANED
     if phase is NodePhase.STOPPED:
         problem = known.problem

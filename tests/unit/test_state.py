@@ -143,6 +143,16 @@ def test_a_worker_whose_end_nobody_told_is_no_success() -> None:
 # A node that fails
 
 
+def test_a_prepared_node_without_an_agent_is_no_node_to_start_on() -> None:
+    run = Run({0: "n1", 1: "n2"})
+    run.prepare("n1")
+    run.take("n1", core.AgentGone("it was killed"))
+    run.prepare("n2")
+    assert run.state.nodes["n1"].phase is core.NodePhase.FAILED
+    assert core.StartAll not in kinds(run.actions)
+    assert run.state.stop_reason is core.StopReason.NODE_FAILED
+
+
 def test_other_nodes_get_a_moment_to_say_what_is_wrong_with_them_too() -> None:
     run = Run()
     run.take("n1", core.NodeFailed("no login", "look"))
