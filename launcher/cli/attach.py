@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("attach", epilog="Example: flowlaunch attach last")
 @options.run_argument
-@click.option(
-    "--lease",
-    type=click.FloatRange(min=15),
-    default=60.0,
-    metavar="S",
-    help="How long workers live on without this launcher, seconds (60).",
-)
+@options.lease_option
 @options.runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def command(run: str, lease: float, runs_dir: str | None, as_json: bool) -> None:

@@ -32,6 +32,21 @@ runs_dir_option = click.option(
     "--runs-dir", metavar="DIR", help="Where runs are kept ($FLOWLAUNCH_RUNS, or ./runs)."
 )
 
+grace_option = click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    metavar="S",
+    help="From TERM to KILL, seconds (5).",
+)
+lease_option = click.option(
+    "--lease",
+    type=click.FloatRange(min=15),
+    default=60.0,
+    metavar="S",
+    help="How long workers live on without this launcher, seconds (60).",
+)
+
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Returns what a shell may complete RUN to."""

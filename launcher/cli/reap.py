@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 @click.argument("run", required=False, shell_complete=options.complete_run)
 @options.cluster_option
 @options.nodes_option
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=5.0,
-    metavar="S",
-    help="From TERM to KILL, seconds (5).",
-)
+@options.grace_option
 @click.option(
     "--keep",
     type=click.IntRange(min=0),

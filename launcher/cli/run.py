@@ -30,20 +30,8 @@ if TYPE_CHECKING:
     metavar="S",
     help="Stop where no rank is heard of for S seconds, and show where each of them is (never).",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=5.0,
-    metavar="S",
-    help="From TERM to KILL, seconds (5).",
-)
-@click.option(
-    "--lease",
-    type=click.FloatRange(min=15),
-    default=60.0,
-    metavar="S",
-    help="How long workers live on without this launcher, seconds (60).",
-)
+@options.grace_option
+@options.lease_option
 @click.option(
     "--start-timeout",
     type=click.FloatRange(min=0),

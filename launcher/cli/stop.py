@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("stop", epilog="Example: flowlaunch stop last --grace 10")
 @options.run_argument
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=5.0,
-    metavar="S",
-    help="From TERM to KILL, seconds (5).",
-)
+@options.grace_option
 @options.runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="What came of each node, as JSON.")
 def command(run: str, grace: float, runs_dir: str | None, as_json: bool) -> None:
