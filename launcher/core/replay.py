@@ -11,6 +11,7 @@ from typing import Any, get_args
 from launcher.core import phases, transitions
 from launcher.core import state as core
 from launcher.core.blame import Raised
+from launcher.wire import codec
 from launcher.wire import events as wire
 
 ATTEMPT_BEGAN = "attempt_began"
@@ -38,7 +39,7 @@ def replay(lines: Iterable[bytes], run: core.RunState) -> core.RunState:
                 run = _begun(run, fields)
             elif kind in _KINDS:
                 run, _ = transitions.step(run, node, _event(kind, fields), at)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, codec.WireError):
             continue
     return run
 

@@ -63,14 +63,17 @@ def step(state: RunState, node: str, event: AnyEvent, now: float) -> Result:
     Returns:
         How the run stands then, and what is to be done.
     """
-    if state.phase is RunPhase.ENDED:
-        return state, []
     handler = _HANDLERS.get(type(event))
-    if handler is None:
+    if handler is None or state.phase is RunPhase.ENDED:
         return state, []
-    state, actions = handler(state, node, event, now)
-    state, more = advance(state, now)
-    return state, actions + more
+    # What time alone brings about came before the event: else one that comes twice would find
+    # the run in two phases.
+    state, actions = advance(state, now)
+    if state.phase is not RunPhase.ENDED:
+        state, more = handler(state, node, event, now)
+        state, last = advance(state, now)
+        actions = [*actions, *more, *last]
+    return state, actions
 
 
 # What each event changes
