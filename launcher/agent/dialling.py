@@ -70,13 +70,16 @@ class Doors:
         self._wake_end, self._wake = os.pipe()
         self._selector.register(self._wake_end, selectors.EVENT_READ)
         for port in ports:
-            self._open(port, self.bound)
+            problem = self._open(port, self.bound)
+            if problem is not None:
+                self.taken[port] = holder(port) or os.strerror(problem.errno or 0)
         while len(self.free) < free:
+            # One that somebody else took since it was found free is not one that a run needs.
             self._open(choose_free(), self.free)
         self._thread = threading.Thread(target=self._serve, name="doors", daemon=True)
         self._thread.start()
 
-    def _open(self, port: int, kind: List[int]) -> None:
+    def _open(self, port: int, kind: List[int]) -> Optional[OSError]:
         server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         # Lets a port be had whose last connections are in TIME_WAIT; one that listens, it does not.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,11 +88,11 @@ class Doors:
             server.listen(_BACKLOG)
         except OSError as error:
             server.close()
-            self.taken[port] = holder(port) or os.strerror(error.errno or 0)
-            return
+            return error
         server.setblocking(False)
         self._selector.register(server, selectors.EVENT_READ, self._greet)
         kind.append(port)
+        return None
 
     def _serve(self) -> None:
         while True:

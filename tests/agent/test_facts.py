@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.agent import data_facts, networks, python_facts
+from launcher.agent import data_facts, dialling, networks, python_facts
 from launcher.agent.dialling import Doors, Target, dial_all, open_doors
 from launcher.agent.facts import Questions, facts, leftovers
 from launcher.agent.prepare import Unusable
@@ -166,6 +166,19 @@ def test_a_door_leaves_its_port_free_at_once(doors: Doors) -> None:
     # Without SO_REUSEADDR: one connection in TIME_WAIT would be enough to fail.
     with socket.socket() as sock:
         sock.bind(("0.0.0.0", chosen))
+
+
+def test_a_chosen_port_that_was_lost_meanwhile_is_chosen_anew(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = free_port()
+    choices = iter([doors.bound[0], other])
+    monkeypatch.setattr(dialling, "choose_free", lambda: next(choices))
+    lucky = Doors([], 1, "x")
+    try:
+        assert (lucky.free, lucky.taken) == ([other], {})
+    finally:
+        lucky.close()
 
 
 def _open_files() -> int:
