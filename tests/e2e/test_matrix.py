@@ -354,6 +354,8 @@ def test_the_network_is_cut_for_ever(
         trial.options += ("--min-nodes", "1")
     trial.begin()
     trial.wait_up()
+    if mode != "detached":
+        trial.wait_logs()
     trial.strike(hosts[1].link_down)
     if mode == "detached":
         trial.attach()

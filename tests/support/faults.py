@@ -244,6 +244,16 @@ class Trial:
                 if self.mode == "restart" and self.said:
                     assert text.count(f"rank {rank} line {LINES - 1}\n") <= 2
 
+    def wait_logs(self) -> None:
+        """Waits until what was written before the fault is here: later it cannot come."""
+
+        def are_here() -> bool:
+            logs = list(self.lab.run_dir().glob("logs/*/rank-*.std*.log"))
+            whole = [log for log in logs if f"line {LINES - 1}\n" in log.read_text()]
+            return len(whole) == 2 * self.world
+
+        wait_until(are_here, "the first lines of every rank", 30.0)
+
     def causes(self) -> list[str]:
         """Returns why each attempt before the last one failed."""
         record: dict[str, Any] = json.loads((self.lab.run_dir() / "run.json").read_text())

@@ -86,12 +86,22 @@ def _ip(*words: str) -> None:
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
 
+def _free_prefix(pid: int, group: int) -> str:
+    """Returns a network that no interface is in: a test that was killed may have left its own."""
+    shown = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True)
+    for number in range(250):
+        prefix = f"10.{200 + pid // 250 % 50}.{(pid + 83 * group + number) % 250}"
+        if f" {prefix}." not in shown.stdout:
+            return prefix
+    raise AssertionError("250 networks are in use; what tests have left them?")
+
+
 @contextlib.contextmanager
 def namespaces(count: int) -> Iterator[list[NetHost]]:
     """Makes hosts on a bridge of their own, and takes all of it away again."""
     group = next(_counter)
     tag = f"{os.getpid()}{chr(ord('a') + group % 26)}"
-    prefix = f"10.{200 + os.getpid() // 250 % 50}.{(os.getpid() + 83 * group) % 250}"
+    prefix = _free_prefix(os.getpid(), group)
     bridge, gateway = f"flb{tag}", f"{prefix}.254"
     with contextlib.ExitStack() as stack:
         _ip("link", "add", bridge, "type", "bridge")
