@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
@@ -11,6 +12,7 @@ from launcher.wire import events
 from launcher.wire.codec import MAX_PAYLOAD_BYTES
 
 MANIFEST = "MANIFEST.json"
+_PUBLISHED = re.compile(r"step-(\d{8,})(?:\.part-\d+\.attempt-\d+)?\Z")
 
 
 class Serving:
@@ -76,25 +78,29 @@ class CheckpointShelf:
         return events.CheckpointPublished(rank, step, name, manifest)
 
     def published(self) -> List[Tuple[str, int]]:
-        """Returns names and steps of what is published, oldest first."""
+        """Returns names and steps of what is published, oldest first; parts are such too."""
         found = []
         names = os.listdir(self._directory) if os.path.isdir(self._directory) else []
         for name in names:
-            if name.startswith("step-") and name[5:].isdigit():
-                found.append((int(name[5:]), name))
+            match = _PUBLISHED.match(name)
+            if match:
+                found.append((int(match.group(1)), name))
         return [(name, step) for step, name in sorted(found)]
 
     def drop(self, name: str) -> None:
-        """Removes a published checkpoint; first its name, so that no half of it is ever seen.
+        """Removes a published checkpoint, and each part of it that is here.
+
+        First goes its name, so that no half of it is ever seen.
 
         Raises:
             OSError: it cannot be removed.
         """
-        whole = os.path.join(self._directory, plain_name(name))
-        going = os.path.join(self._directory, ".going-" + name)
-        if os.path.isdir(whole):
-            os.rename(whole, going)
-        shutil.rmtree(going, ignore_errors=True)
+        plain_name(name)
+        for known, _ in self.published():
+            if known == name or known.startswith(name + ".part-"):
+                going = os.path.join(self._directory, ".going-" + known)
+                os.rename(os.path.join(self._directory, known), going)
+                shutil.rmtree(going, ignore_errors=True)
 
     def serve(self, ask: events.FetchFile) -> Optional[str]:
         """Begins to send a part of a file; returns why it cannot be sent, or None."""

@@ -454,7 +454,8 @@ class Supervisor(Host):
 
 
 def _tells_of(event: events.Event, name: str) -> bool:
-    return isinstance(event, events.CheckpointPublished) and event.name == name
+    told = event.name if isinstance(event, events.CheckpointPublished) else ""
+    return told == name or told.startswith(name + ".part-")
 
 
 _HANDLERS: Dict[type, Callable[[Any, Any], None]] = {

@@ -11,11 +11,14 @@ from launcher.collect.arrivals import Arrival, Arrivals, Failed, Settled
 from launcher.collect.fetching import Clock, Fetcher, Holder, Result, Send
 from launcher.collect.gathered import Gathered, NotGathered, PathGatherer
 from launcher.collect.known import KnownFiles
+from launcher.collect.parts import PartSets
 from launcher.core.model import CheckpointPolicy
+from launcher.core.nodeset import fold_ranks
 from launcher.core.paths import RunPaths
 from launcher.core.published import (
     MANIFEST,
     BadManifest,
+    Part,
     Published,
     PublishedFile,
     parse_published,
@@ -98,6 +101,7 @@ class CheckpointCollector:
         self._arrivals = Arrivals(self._fetcher, self._known)
         self._gatherer = PathGatherer(paths, self._arrivals, self._known)
         self._arriving: dict[int, _Step] = {}
+        self._parts = PartSets()
         self._done = _dropped_before(paths) if policy != _KEEP_ALL else set()
 
     @property
@@ -116,12 +120,29 @@ class CheckpointCollector:
                 raise BadManifest(f"it is of step {published.step}")
         except BadManifest as error:
             return [self._give_up(node, step, f"its manifest is refused: {error}")]
+        if published.part is not None:
+            return self._on_part(node, event.name, published, published.part)
         place = _placed(node, event.name)
         known = self._arriving.get(step)
         if known is not None:
             if known.published.files == published.files:
                 self._arrivals.add_holder(known.arrival, place)
             return []
+        return self._begin(node, published, place)
+
+    def _on_part(self, node: str, name: str, published: Published, part: Part) -> list[Outcome]:
+        if published.step in self._arriving:
+            return []  # told again, by an agent that was attached to anew
+        try:
+            whole = self._parts.add(node, name, published, part)
+        except BadManifest as error:
+            return [self._give_up(node, published.step, f"its manifest is refused: {error}")]
+        return [] if whole is None else self._begin(node, whole.published, whole.place)
+
+    def _begin(
+        self, node: str, published: Published, place: Callable[[PublishedFile], Holder]
+    ) -> list[Outcome]:
+        step = published.step
         arrival = Arrival(
             node=node,
             what=f"checkpoint of step {step}",
@@ -138,6 +159,18 @@ class CheckpointCollector:
         if isinstance(begun, Arrival):
             return self._settle(self._arrivals.begin(begun))
         return [] if begun is None else [begun]
+
+    def incomplete(self) -> list[NotStored]:
+        """Returns the steps of which only some ranks' parts were told, so far."""
+        return [
+            NotStored(
+                node,
+                step,
+                f"checkpoint of step {step}: no part of it came from rank {fold_ranks(missing)}",
+            )
+            for step, (node, missing) in self._parts.missing().items()
+            if step not in self._done
+        ]
 
     def _is_here(self, step: int) -> bool:
         try:
@@ -252,7 +285,12 @@ def _placed(node: str, name: str) -> Callable[[PublishedFile], Holder]:
 def _manifest(known: _Step) -> dict[str, object]:
     published = known.published
     files = [
-        {"path": file.path, "bytes": file.bytes, "sha256": file.sha256, "node": known.arrival.node}
+        {
+            "path": file.path,
+            "bytes": file.bytes,
+            "sha256": file.sha256,
+            "node": known.arrival.place(file).node,
+        }
         for file in published.files
     ]
     return {"step": published.step, "meta": published.meta, "files": files}

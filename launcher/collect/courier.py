@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from launcher.collect.checkpoints import CheckpointCollector, Outcome
+from launcher.collect.checkpoints import CheckpointCollector, NotStored, Outcome
 from launcher.wire import events
 
 # A bounded rate is looked at this often.
@@ -46,6 +46,10 @@ class Courier:
         while not self._outcomes.empty():
             found.append(self._outcomes.get())
         return found
+
+    def incomplete(self) -> list[NotStored]:
+        """Returns the steps of which only some ranks' parts were told; once it is closed."""
+        return self._collector.incomplete()
 
     def on_published(self, node: str, event: events.CheckpointPublished) -> None:
         """A worker published a checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,28 @@ class PublishedFile:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which part of a checkpoint it is.
+
+    Attributes:
+        rank: who published it.
+        of: the ranks whose parts make the whole.
+        attempt: how often the run had been started again: parts of two attempts never mix.
+    """
+
+    rank: int
+    of: tuple[int, ...]
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Published:
-    """A checkpoint as its worker published it."""
+    """A checkpoint, or one rank's part of it, as a worker published it."""
 
     step: int
     files: tuple[PublishedFile, ...]
     meta: dict[str, object]
+    part: Part | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -47,12 +64,37 @@ def parse_published(data: bytes) -> Published:
     """
     fields, files = _parse(data)
     try:
-        published = Published(int(fields["step"]), files, dict(fields.get("meta") or {}))
+        meta, part = dict(fields.get("meta") or {}), _parse_part(fields.get("part"))
+        published = Published(int(fields["step"]), files, meta, part)
     except (ValueError, KeyError, TypeError) as error:
         raise _malformed(error) from None
     if published.step < 0:
         raise BadManifest(f"its step is {published.step}")
     return published
+
+
+def _parse_part(fields: Any) -> Part | None:
+    if fields is None:
+        return None
+    part = Part(
+        int(fields["rank"]), tuple(int(rank) for rank in fields["of"]), int(fields["attempt"])
+    )
+    if part.rank not in part.of or len(set(part.of)) != len(part.of):
+        raise BadManifest(f"it is the part of rank {part.rank} of {list(part.of)[:8]}")
+    return part
+
+
+def join_parts(parts: Iterable[Published]) -> Published:
+    """Returns the whole that parts of one step make; the first says what was saved with it.
+
+    Raises:
+        BadManifest: two of them have a path in common.
+    """
+    ordered = sorted(parts, key=lambda published: published.part.rank if published.part else 0)
+    files = tuple(file for published in ordered for file in published.files)
+    if len({file.path for file in files}) != len(files):
+        raise BadManifest("two of its parts have a path in common")
+    return Published(ordered[0].step, files, ordered[0].meta)
 
 
 def parse_files(data: bytes) -> tuple[PublishedFile, ...]:

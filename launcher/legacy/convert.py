@@ -17,7 +17,7 @@ import numpy as np
 
 from launcher.legacy.snapshot import DONE, Form, read_snapshot, write_snapshot
 from launcher.legacy.unsupported import LegacyError
-from launcher.worker import checkpoint
+from launcher.worker import checkpoint, snapshot
 
 if typing.TYPE_CHECKING:
     Array = np.ndarray[typing.Any, typing.Any]
@@ -115,7 +115,8 @@ def to_job(source: str, directory: str, batch_size: int, rate: float) -> str:
         "batch_size": batch_size,
     }
     meta = {"converted_from": os.path.basename(os.path.abspath(source))}
-    return checkpoint.save(state, directory=directory, step=step, meta=meta, rank=0)
+    taken = snapshot.take(state, rank=0, in_parts=False, copy=False)
+    return checkpoint.publish(taken, checkpoint.Target(directory, step, meta))
 
 
 def to_old(source: str, target: str) -> str:

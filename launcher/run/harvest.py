@@ -215,6 +215,8 @@ class Harvest:
     def close(self) -> None:
         """Lets go of every file; what is not whole is removed."""
         self._courier.close()
+        for outcome in self._courier.incomplete():
+            self._watcher.on_problem(outcome.problem)
         self._reports.close()
         self._gauges.close()
         self._logs.close()

@@ -69,6 +69,9 @@ class _Pull:
         try:
             while self._unlisted or self._collector.pending:
                 self._take_next()
+            for outcome in self._collector.incomplete():
+                self._outcomes.append(outcome)
+                self._on_outcome(outcome)
         finally:
             self._close()
         return Pulled(len(self._found), tuple(self._outcomes), self._unreachable)

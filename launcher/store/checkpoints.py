@@ -15,6 +15,7 @@ from launcher.core.published import MANIFEST, BadManifest, Published, parse_publ
 from launcher.errors import StoreError, UsageError
 from launcher.store.run_record import store_error
 from launcher.store.runs import find_run
+from launcher.wire import shards
 
 _STEP = re.compile(r"step-(\d{8,})")
 _MAX_NAMED = 8
@@ -155,12 +156,26 @@ def export(source: Path, target: Path) -> KnownCheckpoint:
         fresh.mkdir(parents=True)
         for file in checkpoint.published.files:
             _copy_proven(source / file.path, fresh / file.path, file.sha256)
+        _join_parts(fresh, checkpoint.published)
         fresh.replace(target)
     except OSError as error:
         raise store_error(error, target) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return checkpoint
+
+
+def _join_parts(directory: Path, published: Published) -> None:
+    """Makes one file of each tensor whose ranks published their parts of it."""
+    split = shards.tensors_in_parts([file.path for file in published.files])
+    for folder in split:
+        try:
+            shards.join(str(directory / folder), str(directory / folder / shards.WHOLE))
+        except shards.ShardError as error:
+            raise StoreError(str(error), hint="take another checkpoint") from None
+    for file in published.files:
+        if shards.is_part(file.path, split):
+            (directory / file.path).unlink()
 
 
 def _copy_proven(source: Path, target: Path, sha256: str) -> None:

@@ -1,26 +1,63 @@
-"""Checkpoints: written aside, fsynced, hashed, then renamed into place.
+"""Checkpoints: written aside, hashed while written, fsynced, then renamed into place.
 
 A published directory ``step-<8 digits>`` never changes. What dies while it writes leaves a
-``.tmp-step-<8 digits>-<pid>`` that the next save clears away.
+``.tmp-step-<8 digits>-<pid>`` that the next save clears away. Where several ranks hold parts of a
+state, each publishes its own, ``step-<8 digits>.part-<rank>.attempt-<attempt>``; the launcher makes
+one checkpoint of them when it knows them all.
+
+Shipped to nodes: Python 3.7 and its standard library only; oneflow is imported where it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
 import re
 import shutil
+import tempfile
 import time
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+
+from launcher.wire import shards
+from launcher.worker.snapshot import PICKLE, File, Snapshot
 
 MANIFEST = "MANIFEST.json"
-_PICKLE = "pickled_data"  # flow.save's own file; each tensor is a directory beside it
-_TMP = re.compile(r"^\.tmp-step-\d{8,}-(\d+)$")
+_TMP = re.compile(r"^\.tmp-step-\d{8,}(?:\.[^/]*)?-(\d+)$")
 _BLOCK_BYTES = 1 << 20
 
 
 class CheckpointError(Exception):
     """A checkpoint's files are not those that were published."""
+
+
+class Target(NamedTuple):
+    """What is to be published, and where.
+
+    Attributes:
+        directory: the folder of all checkpoints.
+        meta: JSON values for the manifest.
+        part: None for a whole checkpoint; else ``{"rank": …, "of": [ranks], "attempt": …}``.
+    """
+
+    directory: str
+    step: int
+    meta: Dict[str, Any]
+    part: Any = None
+
+    @property
+    def name(self) -> str:
+        """The name of the directory that will stand."""
+        if self.part is None:
+            return name_of(self.step)
+        rank, attempt = self.part["rank"], self.part["attempt"]
+        return "%s.part-%d.attempt-%d" % (name_of(self.step), rank, attempt)
+
+    def check(self) -> None:
+        """Raises ValueError or TypeError for what can be no checkpoint."""
+        if self.step < 0:
+            raise ValueError("a checkpoint's step cannot be negative: %d" % self.step)
+        json.dumps(self.meta)  # what JSON lacks shows before anything is written
 
 
 def name_of(step: int) -> str:
@@ -32,61 +69,109 @@ def name_of(step: int) -> str:
     return "step-%08d" % step
 
 
-def save(state: Any, *, directory: str, step: int, meta: Dict[str, Any], rank: int) -> str:
-    """Publishes `state`; see `Context.save_checkpoint`. Returns the published directory."""
-    final, temporary = _places(directory, step)
-    tensors = list(_tensors(state))
-    is_global = any(tensor.is_global for tensor in tensors)
-    if rank == 0:
-        _make_room(directory, meta)
-    if is_global:
-        _save_global(state, temporary)
-    elif rank == 0:
-        import oneflow
+def publish(snapshot: Snapshot, target: Target) -> str:
+    """Publishes what this rank has of a state. Returns the published directory."""
 
-        oneflow.save(state, temporary)
-    if rank == 0:
-        _publish(temporary, final, step, meta)
-    return final
+    def write(temporary: str) -> List[Dict[str, Any]]:
+        return [_write(temporary, file) for file in sorted(snapshot.files, key=_path)]
+
+    return _publish(write, target)
 
 
-def save_files(
-    write: Callable[[str], object], *, directory: str, step: int, meta: Dict[str, Any]
-) -> str:
-    """Publishes whatever `write` puts into the directory whose path it is given."""
-    final, temporary = _places(directory, step)
-    _make_room(directory, meta)
+def publish_files(fill: Callable[[str], object], target: Target) -> str:
+    """Publishes whatever `fill` puts into the directory whose path it is given."""
+
+    def write(temporary: str) -> List[Dict[str, Any]]:
+        fill(temporary)
+        return [_file_entry(temporary, path) for path in _files(temporary)]
+
+    return _publish(write, target)
+
+
+def _publish(write: Callable[[str], List[Dict[str, Any]]], target: Target) -> str:
+    target.check()
+    final = os.path.join(target.directory, target.name)
+    temporary = os.path.join(target.directory, ".tmp-%s-%d" % (target.name, os.getpid()))
+    os.makedirs(target.directory, exist_ok=True)
+    _clear_leftovers(target.directory)
     os.mkdir(temporary)
-    write(temporary)
-    _publish(temporary, final, step, meta)
+    files = write(temporary)
+    if os.path.isdir(final):
+        _settle_again(temporary, final)
+    else:
+        _settle(temporary, final, target, files)
     return final
 
 
-def _places(directory: str, step: int) -> Tuple[str, str]:
-    """Returns where a checkpoint is to stand, and where it is written before."""
-    if step < 0:
-        raise ValueError("a checkpoint's step cannot be negative: %d" % step)
-    temporary = ".tmp-%s-%d" % (name_of(step), os.getpid())
-    return os.path.join(directory, name_of(step)), os.path.join(directory, temporary)
+def _settle(temporary: str, final: str, target: Target, files: List[Dict[str, Any]]) -> None:
+    manifest = {"step": target.step, "time": time.time(), "meta": target.meta, "files": files}
+    if target.part is not None:
+        manifest["part"] = target.part
+    with open(os.path.join(temporary, MANIFEST), "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+    for folder, _, names in os.walk(temporary, topdown=False):
+        for name in names:
+            _fsync(os.path.join(folder, name))
+        _fsync(folder)
+    os.rename(temporary, final)
+    _fsync(target.directory)
 
 
-def _make_room(directory: str, meta: Dict[str, Any]) -> None:
-    json.dumps(meta)  # what JSON lacks shows before anything is written
-    os.makedirs(directory, exist_ok=True)
-    _clear_leftovers(directory)
+def _path(file: File) -> str:
+    return file.path
+
+
+def _write(root: str, file: File) -> Dict[str, Any]:
+    """Writes a file and returns its manifest entry: hashed on the way, not read again."""
+    where = os.path.join(root, *file.path.split("/"))
+    os.makedirs(os.path.dirname(where), exist_ok=True)
+    view = memoryview(file.read())
+    # An empty array of several dimensions cannot be cast.
+    data = view.cast("B") if view.nbytes else memoryview(b"")
+    digest = hashlib.sha256()
+    with open(where, "wb") as out:
+        for at in range(0, len(data), _BLOCK_BYTES):
+            block = data[at : at + _BLOCK_BYTES]
+            digest.update(block)
+            out.write(block)
+    return {"path": file.path, "bytes": len(data), "sha256": digest.hexdigest()}
 
 
 def load(path: str) -> Any:
     """Verifies a published directory, then returns what ``flow.load`` makes of it."""
-    verify(path)
-    if not os.path.exists(os.path.join(path, _PICKLE)):
+    manifest = verify(path)
+    if not os.path.exists(os.path.join(path, PICKLE)):
         raise CheckpointError(
             "%s holds other files than save_checkpoint's; one that a script with --legacy-api "
             "saved goes through `python -m launcher.legacy.convert` first" % path
         )
     import oneflow
 
-    return oneflow.load(path)
+    paths = [str(entry["path"]) for entry in manifest["files"]]
+    with _in_one_piece(path, paths) as whole:
+        return oneflow.load(whole)
+
+
+@contextlib.contextmanager
+def _in_one_piece(path: str, paths: List[str]) -> Iterator[str]:
+    """Gives the directory itself, or, where tensors lie in parts, one with these joined."""
+    split = shards.tensors_in_parts(paths)
+    if not split:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="flowlaunch-") as whole:
+        for name in paths:
+            where = os.path.join(whole, name)
+            os.makedirs(os.path.dirname(where), exist_ok=True)
+            if not shards.is_part(name, split):
+                os.symlink(os.path.join(os.path.abspath(path), name), where)
+        for folder in split:
+            try:
+                out = os.path.join(whole, folder, shards.WHOLE)
+                shards.join(os.path.join(path, folder), out)
+            except shards.ShardError as error:
+                raise CheckpointError(str(error)) from None
+        yield whole
 
 
 def verify(path: str) -> Dict[str, Any]:
@@ -130,53 +215,6 @@ def _verify_file(path: str, entry: Dict[str, Any]) -> None:
             raise CheckpointError("%s is not as published: its sha256 differs%s" % (where, hint))
     except OSError as error:
         raise CheckpointError("%s: %s%s" % (where, error.strerror, hint)) from None
-
-
-def _tensors(state: Any) -> Iterator[Any]:
-    """Yields every flow tensor in a state. Known by their looks: oneflow need not be imported."""
-    if isinstance(state, dict):
-        for value in state.values():
-            yield from _tensors(value)
-    elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from _tensors(value)
-    elif hasattr(state, "is_global") and hasattr(state, "to_global"):
-        yield state
-
-
-def _save_global(state: Any, temporary: str) -> None:
-    """flow.save takes either local or global tensors: the local ones are made global for it."""
-    import oneflow
-
-    everything = oneflow.placement("cpu", list(range(oneflow.env.get_world_size())))
-
-    def lift(value: Any) -> Any:
-        if isinstance(value, dict):
-            return type(value)((key, lift(item)) for key, item in value.items())
-        if isinstance(value, (list, tuple)):
-            return type(value)(lift(item) for item in value)
-        if hasattr(value, "is_global") and not value.is_global:
-            return value.to_global(placement=everything, sbp=oneflow.sbp.broadcast)
-        return value
-
-    oneflow.save(lift(state), temporary, global_dst_rank=0)
-
-
-def _publish(temporary: str, final: str, step: int, meta: Dict[str, Any]) -> None:
-    if os.path.isdir(final):
-        _settle_again(temporary, final)
-        return
-    files = [_file_entry(temporary, path) for path in _files(temporary)]
-    manifest = {"step": step, "time": time.time(), "meta": meta, "files": files}
-    where = os.path.join(temporary, MANIFEST)
-    with open(where, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-    for folder, _, names in os.walk(temporary, topdown=False):
-        for name in names:
-            _fsync(os.path.join(folder, name))
-        _fsync(folder)
-    os.rename(temporary, final)
-    _fsync(os.path.dirname(final))
 
 
 def _settle_again(temporary: str, final: str) -> None:
@@ -258,7 +296,7 @@ class _StoredTensor:
 
 def _content(root: str) -> bytes:
     """Returns what a saved directory holds, in a form in which equal states are equal."""
-    if not os.path.exists(os.path.join(root, _PICKLE)):
+    if not os.path.exists(os.path.join(root, PICKLE)):
         paths = [path for path in _files(root) if path != MANIFEST]
         return pickle.dumps([(path, _sha256(os.path.join(root, path))) for path in paths])
     stand_in = type("_StoredHere", (_StoredTensor,), {"root": root})
@@ -267,5 +305,5 @@ def _content(root: str) -> bytes:
         def find_class(self, module: str, name: str) -> Any:
             return stand_in if name in ("Tensor", "Parameter") else super().find_class(module, name)
 
-    with open(os.path.join(root, _PICKLE), "rb") as file:
+    with open(os.path.join(root, PICKLE), "rb") as file:
         return pickle.dumps(Unpickler(file).load())

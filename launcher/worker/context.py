@@ -5,7 +5,8 @@ import time
 from typing import Any, Callable, Mapping, Optional
 
 from launcher.wire.report import Report
-from launcher.worker import checkpoint
+from launcher.worker import checkpoint, snapshot
+from launcher.worker.background import Background
 from launcher.worker.reporter import reporter_to
 
 
@@ -43,6 +44,7 @@ class Context:
         self.resume_from = env.get("FLOWLAUNCH_RESUME_FROM") or None
         path = env.get("FLOWLAUNCH_REPORT")
         self._reporter = reporter_to(path, self.world_size) if path else None
+        self._background = Background()
 
     def report(
         self, step: Optional[int] = None, total: Optional[int] = None, **values: Any
@@ -74,30 +76,43 @@ class Context:
             )
         )
 
-    def save_checkpoint(self, state: Any, step: int, **meta: Any) -> str:
+    def save_checkpoint(
+        self, state: Any, step: int, *, background: bool = False, **meta: Any
+    ) -> str:
         """Publishes a checkpoint, whole or not at all. Every rank calls it.
 
-        Where all tensors in `state` are local, rank 0 writes its own and the other ranks return
-        at once; where one is global, all ranks take part and rank 0 writes.
+        Local tensors, and all that is no tensor, are rank 0's; the other ranks return at once.
+        Of a global tensor that is split over ranks, each rank publishes its part, and the
+        checkpoint is there when all parts are; run by hand, rank 0 gets it whole and writes it.
 
         Args:
             state: dicts, lists and plain values with flow tensors in them, as ``flow.save`` takes.
             step: names the checkpoint.
+            background: copies the state to memory, returns, and publishes meanwhile. One at a
+                time: the next call waits for the one before, and raises what that raised. At its
+                end the process waits for the last; where that failed, it ends with 1.
             meta: JSON values that go into its MANIFEST.json.
 
         Returns:
-            The directory ``step-<8 digits>``; it may not stand yet on other ranks than 0.
+            The directory ``step-<8 digits>``; it may not stand yet on other ranks than 0, or with
+            `background`, and where there are parts it stands where the launcher is.
 
         Raises:
             ValueError: this step is published already with other content, or is negative.
             OSError: the disk refuses.
         """
-        path = checkpoint.save(
-            state, directory=self.checkpoint_dir, step=int(step), meta=meta, rank=self.rank
+        target = checkpoint.Target(self.checkpoint_dir, int(step), meta)
+        target.check()
+        self._background.wait()
+        taken = snapshot.take(
+            state, rank=self.rank, in_parts=self._reporter is not None, copy=background
         )
-        if self.rank == 0:
-            self._announce(path, int(step))
-        return path
+        if self.rank in taken.writers:
+            if len(taken.writers) > 1:
+                part = {"rank": self.rank, "of": taken.writers, "attempt": self.attempt}
+                target = target._replace(part=part)
+            self._publish(lambda: checkpoint.publish(taken, target), target.step, background)
+        return os.path.join(self.checkpoint_dir, checkpoint.name_of(target.step))
 
     def save_files(self, write: Callable[[str], object], step: int, **meta: Any) -> str:
         """Publishes files of any kind as a checkpoint. One rank calls it.
@@ -114,11 +129,19 @@ class Context:
             ValueError: this step is published already with other content, or is negative.
             OSError: the disk refuses.
         """
-        path = checkpoint.save_files(
-            write, directory=self.checkpoint_dir, step=int(step), meta=meta
-        )
-        self._announce(path, int(step))
-        return path
+        target = checkpoint.Target(self.checkpoint_dir, int(step), meta)
+        self._background.wait()
+        self._publish(lambda: checkpoint.publish_files(write, target), target.step, False)
+        return os.path.join(self.checkpoint_dir, target.name)
+
+    def _publish(self, publish: Callable[[], str], step: int, background: bool) -> None:
+        def publish_and_tell() -> None:
+            self._announce(publish(), step)
+
+        if background:
+            self._background.start(publish_and_tell)
+        else:
+            publish_and_tell()
 
     def _announce(self, path: str, step: int) -> None:
         name = os.path.basename(path)

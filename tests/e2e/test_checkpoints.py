@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import struct
 import sys
+
+import pytest
 
 from tests.support.deadline import wait_until
 from tests.support.lab import Factory
+from tests.support.runtime import oneflow_python
 
 JOB = """
 import os, time
@@ -22,6 +26,35 @@ for step in (10, 20) if w.rank == 0 else ():
     w.save_files(write, step, loss=1.0 / step)
 print("published", flush=True)
 time.sleep(float(os.environ["SLEEP"]))
+"""
+
+# Each rank holds a third of two tensors; what is asked for under another world size is the whole.
+SPLIT_JOB = """
+import numpy as np
+import oneflow as flow
+from launcher import worker
+
+w = worker.context()
+whole = np.arange(35, dtype=np.float32).reshape(5, 7)
+resumed = w.load_checkpoint()
+if resumed is not None:
+    same = [(resumed[name].numpy() == whole).all() for name in ("rows", "columns", "last")]
+    print(same, resumed["mine"].item(), resumed["sum"].numpy().tolist(), flush=True)
+else:
+    every = flow.placement("cpu", list(range(w.world_size)))
+    last = flow.placement("cpu", [w.world_size - 1])
+    def spread(sbp, place=every):
+        everywhere = flow.tensor(whole).to_global(placement=every, sbp=flow.sbp.broadcast)
+        return everywhere.to_global(placement=place, sbp=sbp)
+    state = {
+        "rows": spread(flow.sbp.split(0)),
+        "columns": spread(flow.sbp.split(1)),
+        "last": spread(flow.sbp.broadcast, last),
+        "sum": flow.ones(2).to_global(placement=every, sbp=flow.sbp.partial_sum),
+        "mine": flow.tensor(float(w.rank + 7)),
+    }
+    w.save_checkpoint(state, 1, background=True)
+    w.save_checkpoint(state, 2)
 """
 
 
@@ -78,4 +111,29 @@ def test_the_manifests_rule_holds_here_and_on_nodes_while_the_run_goes_on(lab_of
     assert launcher.returncode == 130
     assert "1 checkpoint here, verified" in said
     assert [path.name for path in (lab.run_dir() / "checkpoints").iterdir()] == ["step-00000020"]
+    lab.no_survivors()
+
+
+@pytest.mark.oneflow
+def test_parts_on_several_nodes_make_one_checkpoint_for_any_world_size(lab_of: Factory) -> None:
+    lab = lab_of(2)
+    lab.manifest(oneflow_python(), lab.ssh_nodes([1, 2]))
+    lab.write("job.py", SPLIT_JOB)
+    ran = lab.flowlaunch("run", "job.py")
+    assert ran.code == 0, ran.err
+    second = lab.run_dir() / "checkpoints" / "step-00000002"
+    files = json.loads((second / "MANIFEST.json").read_text())["files"]
+    nodes = {file["path"]: file["node"] for file in files}
+    parts = [nodes[f"tensor_0/out.part-{rank}"] for rank in range(3)]
+    assert [*parts, nodes["tensor_2/out"]] == ["n1", "n2", "n2", "n2"]
+    assert lab.flowlaunch("checkpoints", "verify", "last").code == 0
+    # A plain directory has no parts: flow.load reads it as it stands.
+    assert lab.flowlaunch("checkpoints", "export", "last@1", "plain").code == 0
+    whole = struct.pack("<35f", *range(35))
+    for number in (0, 1, 2):
+        assert (lab.top / "plain" / f"tensor_{number}" / "out").read_bytes() == whole
+    assert not list((lab.top / "plain").rglob("*part*"))
+    resumed = lab.flowlaunch("run", "job.py", "--resume", "last", "--nodes", "n1")
+    assert resumed.code == 0, resumed.err
+    assert resumed.out == "n1:0 | [True, True, True] 7.0 [3.0, 3.0]\n"
     lab.no_survivors()

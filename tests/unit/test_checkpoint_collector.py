@@ -56,6 +56,15 @@ class Home:
         event = events.CheckpointPublished(rank, step, f"step-{step:08d}", manifest(step, *files))
         self.outcomes += self.collector.on_published(node, event)
 
+    def publish_part(
+        self, step: int, rank: int, of: list[int], *files: object, attempt: int = 0
+    ) -> None:
+        part = {"rank": rank, "of": of, "attempt": attempt}
+        data = json.dumps({"step": step, "files": files, "part": part}).encode()
+        name = f"step-{step:08d}.part-{rank}.attempt-{attempt}"
+        event = events.CheckpointPublished(rank, step, name, data)
+        self.outcomes += self.collector.on_published(f"n{rank}", event)
+
     def chunk(self, request: int, offset: int, data: bytes) -> None:
         self.outcomes += self.collector.on_chunk(events.FileChunk(request, offset, data))
 
@@ -613,3 +622,57 @@ def test_what_cannot_be_collected_says_why(home: Home) -> None:
     event = events.PathSettled("out", b'{"error": "it is torn"}')
     (outcome,) = home.collector.on_settled("n1", event)
     assert getattr(outcome, "problem", "") == "n1: 'out': it cannot be collected: it is torn"
+
+
+def test_parts_become_one_checkpoint_when_all_are_known(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.publish_part(3, 1, [0, 1], entry("t/out.part-1", b"one"))
+    home.publish_part(3, 1, [0, 1], entry("t/out.part-1", b"one"))
+    assert home.sent == []
+    assert [missing.step for missing in home.collector.incomplete()] == [3]
+    home.publish_part(3, 0, [0, 1], entry("t/out.part-0", b"zero"))
+    asked = {(node, fetch.checkpoint, fetch.path) for node, fetch in home.sent}
+    assert asked == {
+        ("n0", "step-00000003.part-0.attempt-0", "t/out.part-0"),
+        ("n1", "step-00000003.part-1.attempt-0", "t/out.part-1"),
+    }
+    home.publish_part(3, 1, [0, 1], entry("t/out.part-1", b"one"))
+    home.answer({"t/out.part-0": b"zero", "t/out.part-1": b"one"})
+    (stored,) = home.outcomes
+    assert isinstance(stored, Stored)
+    written = json.loads((stored.directory / "MANIFEST.json").read_text())
+    assert [(file["path"], file["node"]) for file in written["files"]] == [
+        ("t/out.part-0", "n0"),
+        ("t/out.part-1", "n1"),
+    ]
+    assert home.collector.incomplete() == []
+
+
+def test_parts_of_two_attempts_do_not_mix(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.publish_part(3, 0, [0, 1], entry("a", b"old"))
+    home.publish_part(3, 1, [0, 1], entry("b", b"new"), attempt=1)
+    assert home.sent == []
+    home.publish_part(3, 0, [0, 1], entry("a", b"new"), attempt=1)
+    assert {fetch.checkpoint[-1] for _, fetch in home.sent} == {"1"}
+    home.answer({"a": b"new", "b": b"new"})
+    assert home.collector.incomplete() == []
+
+
+def test_parts_that_name_one_path_are_refused(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.publish_part(3, 0, [0, 1], entry("a", b"x"))
+    home.publish_part(3, 1, [0, 1], entry("a", b"y"))
+    (outcome,) = home.outcomes
+    assert isinstance(outcome, NotStored)
+    assert "a path in common" in outcome.problem
+
+
+def test_a_lost_node_with_a_part_loses_the_whole(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for rank in (0, 1):
+        home.publish_part(3, rank, [0, 1], entry(f"f{rank}", b"x%d" % rank))
+    home.outcomes += home.collector.on_node_lost("n1")
+    (outcome,) = home.outcomes
+    assert isinstance(outcome, NotStored)
+    assert list(Path(home.paths.checkpoints).iterdir()) == []

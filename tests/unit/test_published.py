@@ -14,6 +14,7 @@ from launcher.core import published
 from launcher.core.published import BadManifest, parse_published
 
 SHA = "ab" * 32
+KEYS = ["step", "files", "meta", "path", "bytes", "sha256", "error", "part", "rank", "of"]
 
 
 def manifest(*paths: str) -> bytes:
@@ -46,12 +47,7 @@ def test_any_bytes_are_a_manifest_or_refused(data: bytes) -> None:
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(),
-        lambda x: (
-            st.lists(x)
-            | st.dictionaries(
-                st.sampled_from(["step", "files", "meta", "path", "bytes", "sha256", "error"]), x
-            )
-        ),
+        lambda x: st.lists(x) | st.dictionaries(st.sampled_from(KEYS), x),
         max_leaves=8,
     )
 )
@@ -71,3 +67,19 @@ def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "MAX_FILES", 2)
     with pytest.raises(BadManifest, match="lists 3 files"):
         parse_published(manifest("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"rank": 2, "of": [0, 1], "attempt": 0},
+        {"rank": 0, "of": [0, 0], "attempt": 0},
+        {"rank": 0, "of": 7, "attempt": 0},
+        {"rank": "x", "of": [0], "attempt": 0},
+        {"rank": 0, "of": [0]},
+        [],
+    ],
+)
+def test_a_part_that_cannot_be_is_refused(part: object) -> None:
+    with pytest.raises(BadManifest):
+        parse_published(json.dumps({"step": 3, "files": [], "part": part}).encode())

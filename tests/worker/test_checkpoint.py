@@ -108,6 +108,56 @@ print(s["g"].is_local, s["g"].sum().item(), s["l"].sum().item())
     assert _run_well(tmp_path, code) == "True 6.0 3.0"
 
 
+def test_the_files_are_those_that_flow_save_writes(tmp_path: Path) -> None:
+    code = """
+import io, pickle, pickletools
+from oneflow import nn
+state = {
+    "p": nn.Parameter(flow.ones(2, 3)), "half": flow.ones(2).half(), "int": flow.tensor([1, 2]),
+    "zero": flow.zeros(0, 3), "none": flow.tensor(1.5), "turned": flow.ones(2, 3).t(),
+    "flag": flow.ones(2).to(flow.bool), "twice": None, "list": [flow.ones(1), "text", (1, 2.5)],
+}
+state["twice"] = state["int"]
+ours, theirs = w.save_checkpoint(state, 1), os.environ["FLOWLAUNCH_CHECKPOINT_DIR"] + "/theirs"
+flow.save(state, theirs)
+folders = []
+for top in (ours, theirs):
+    names = sorted((name for name in os.listdir(top) if name.startswith("tensor_")),
+                   key=lambda name: int(name[7:]))
+    folders.append([{file: open(os.path.join(top, name, file), "rb").read()
+                     for file in ("meta", "out")} for name in names])
+assert folders[0] == folders[1], folders
+ops = [[code.name for code, _, _ in pickletools.genops(open(top + "/pickled_data", "rb").read())]
+       for top in (ours, theirs)]
+assert ops[0] == ops[1]
+loaded = flow.load(ours)
+assert type(loaded["p"]) is nn.Parameter and loaded["turned"].shape == (3, 2)
+assert loaded["twice"] is loaded["int"] and loaded["none"].shape == ()
+print(len(folders[0]))
+"""
+    assert _run_well(tmp_path, code) == "8"
+
+
+def test_in_the_background_it_saves_what_was_when_it_was_called(tmp_path: Path) -> None:
+    code = """
+weights = flow.zeros(1000, 1000)
+path = w.save_checkpoint({"weights": weights}, 1, background=True)
+weights += 1
+second = w.save_checkpoint({"weights": weights}, 2, background=True)
+assert os.path.isdir(path)
+w.save_checkpoint({"weights": weights}, 3)
+print([flow.load(one)["weights"].sum().item() for one in (path, second)])
+"""
+    assert _run_well(tmp_path, code) == "[0.0, 1000000.0]"
+
+
+def test_a_worker_whose_last_checkpoint_failed_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = _run(tmp_path / "file", "w.save_checkpoint(state(1), 1, background=True); print('end')")
+    assert (done.returncode, done.stdout) == (1, "end\n")
+    assert "FileExistsError" in done.stderr or "NotADirectoryError" in done.stderr
+
+
 _KILL_AT = """
 from launcher.worker import checkpoint
 w.save_checkpoint(state(1), 1)
