@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains, with the test accuracy and a checkpoint after each epoch."""
+    """Trains, with the test accuracy and a checkpoint after each epoch, or more of the latter."""
     w = worker.context()
     digits = mnist.load(options.data)
     epochs = options.epochs or (_EPOCHS if options.data else _DRAWN_EPOCHS)
@@ -97,6 +97,8 @@ def train(options: argparse.Namespace) -> int:
             _tell_loss(trainer, step, total, w.rank)
         if step.ends_epoch or step.number == total:
             _end_epoch(trainer, step, test, total, w.rank)
+        elif options.save_every and step.number % options.save_every == 0:
+            trainer.save(epoch=step.epoch)
     return 0
 
 
@@ -223,6 +225,8 @@ def _add_train(commands: Any) -> None:
     add("--dropout", type=command.fraction, default=0.5, help="(%(default)s)")
     add("--seed", type=int, default=0, help="of weights and order (%(default)s)")
     add("--mode", choices=("eager", "graph"), default="eager", help="(%(default)s)")
+    add("--save-every", type=command.positive, metavar="STEPS", help="a checkpoint also each so "
+        "many steps (one an epoch)")  # fmt: skip
     add("--load", metavar="RUN|DIR", help="begin with this checkpoint's weights")
 
 

@@ -1,4 +1,4 @@
-"""AlexNet on a thousand photographs over two hosts, and on from what it learnt on one worker."""
+"""AlexNet over two hosts, and on from what it learnt: there, and on one worker."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def records(tmp_path: Path) -> str:
     return str(made)
 
 
-def losses(lab: Lab, *words: str) -> list[float]:
+def losses(lab: Lab, *words: str, images: int = 1000) -> list[float]:
     """Runs the job; returns the training losses that its table shows."""
     done = lab.flowlaunch("run", JOB, *words, limit_s=LIMIT_S)
     assert done.code == 0, done.err
-    assert re.search(r"evaluated 1000 images: .*top-1 [\d.]+%, top-5 [\d.]+%", done.out), done.out
+    found = rf"evaluated {images} images: .*top-1 [\d.]+%, top-5 [\d.]+%"
+    assert re.search(found, done.out), done.out
     return [float(loss) for loss in re.findall(r"train loss: +([\d.]+)", done.out)]
 
 
@@ -57,4 +58,21 @@ def test_alexnet_on_two_hosts_and_on_from_there(
     then = losses(lab, "--nodes", "n1", "--", "-i", "2", "-load", str(home), *data)
     # It begins where the other ended, not at the ln 1001 of a network that knows nothing.
     assert then[0] < sum(first[:5]) / 5
+    lab.no_survivors()
+
+
+@pytest.mark.oneflow
+@pytest.mark.soak
+def test_a_resumed_run_goes_on_along_the_same_curve(lab_of: Factory, runtime_python: Path) -> None:
+    lab = lab_of(2)
+    manifest = str(lab.manifest(runtime_python, lab.ssh_nodes()))
+    # What the optimizer remembers has to come along: without its momentum the curves part.
+    own = ("-i", "8", "--dropout", "0", "--momentum", "0.5", "--lr", "0.001", "--batch-size", "8")
+    whole_way = losses(
+        lab, "--cluster", manifest, "--name", "whole", "--", *own, "--save-every", "4", images=64
+    )
+    assert len(whole_way) == 8
+    for nodes in ("n1,n2", "n1"):
+        rest = losses(lab, "--resume", "whole@4", "--nodes", nodes, "--", *own, images=64)
+        assert rest == pytest.approx(whole_way[4:], rel=1e-5)
     lab.no_survivors()
