@@ -75,10 +75,15 @@ class Arrivals:
             _require_space(arrival)
             shutil.rmtree(arrival.directory, ignore_errors=True)
             arrival.directory.mkdir(parents=True)
+            wanted = [file for file in arrival.files if not self._link_known(arrival, file)]
+            # All are missed before the first is asked for, which may be here at once: else the
+            # arrival would be whole with what was looked at so far.
+            for file in wanted:
+                arrival.missing.setdefault(key_of(file), []).append(file.path)
             settled: list[Settled] = []
-            for file in arrival.files:
-                if arrival in self._open:
-                    settled += self._bring(arrival, file)
+            for file in wanted:
+                if arrival in self._open and key_of(file) in arrival.missing:
+                    settled += self.take(self._fetcher.want(file, arrival.place(file)))
             if arrival in self._open and not arrival.missing:
                 settled += self._complete(arrival)
             self._fetcher.pump()
@@ -86,13 +91,12 @@ class Arrivals:
             return [self.fail(arrival, _words(error))]
         return settled
 
-    def _bring(self, arrival: Arrival, file: PublishedFile) -> list[Settled]:
+    def _link_known(self, arrival: Arrival, file: PublishedFile) -> bool:
         known = self._known.find(file)
-        if known is not None and _link(known, arrival.directory / file.path):
-            arrival.linked_bytes += file.bytes
-            return []
-        arrival.missing.setdefault(key_of(file), []).append(file.path)
-        return self.take(self._fetcher.want(file, arrival.place(file)))
+        if known is None or not _link(known, arrival.directory / file.path):
+            return False
+        arrival.linked_bytes += file.bytes
+        return True
 
     def add_holder(self, arrival: Arrival, place: Callable[[PublishedFile], Holder]) -> None:
         """Another node has the same files too."""

@@ -263,6 +263,30 @@ def test_what_a_killed_launcher_had_is_not_fetched_again(home: Home) -> None:
     assert (second.step(1) / "a").read_bytes() == data
 
 
+def test_a_file_that_is_whole_at_once_does_not_stand_for_the_others(home: Home) -> None:
+    files = {"a": os.urandom(30), "b": os.urandom(30), "empty": b"", "z": os.urandom(30)}
+    home.publish(1, *(entry(path, data) for path, data in files.items()))
+    left = Path(home.paths.arriving_files) / f"{sha(files['a'])}-30"
+    left.write_bytes(files["a"])
+    # It is killed here, with one file whole and not yet in its place. Another one comes.
+    second = Home(home.top)
+    second.publish(1, *(entry(path, data) for path, data in files.items()))
+    assert second.outcomes == []
+    assert not second.step(1).exists()
+    second.answer(files)
+    assert isinstance(second.outcomes[0], Stored)
+    for path, data in files.items():
+        assert (second.step(1) / path).read_bytes() == data
+
+
+def test_an_empty_file_does_not_stand_for_the_others(home: Home) -> None:
+    home.publish(1, entry("a", b""), entry("b", b"data"))
+    assert home.outcomes == []
+    home.answer({"b": b"data"})
+    assert isinstance(home.outcomes[0], Stored)
+    assert (home.step(1) / "b").read_bytes() == b"data"
+
+
 def test_damage_in_what_a_killed_launcher_had_is_noticed(home: Home) -> None:
     data = os.urandom(3000)
     home.publish(1, entry("a", data))
