@@ -6,16 +6,16 @@ would shut the command's input when it ends. It only waits; the bytes do not pas
 
 import json
 import os
-import shutil
 import socket
 import sys
 from typing import Any, Dict, NoReturn
 
-from launcher.agent import processes
 from launcher.agent.link import Link
-from launcher.agent.memory import RunMemory
-from launcher.agent.supervisor import AGENT_SOCKET, Supervisor
-from launcher.wire import events
+
+# Where launchers knock, in the run's directory.
+AGENT_SOCKET = "agent.sock"
+# What only an agent needs is imported where it becomes one: a visitor, of whom `check` sends one to
+# each node, is served in half the time.
 
 
 def main(root: str, arguments: str) -> NoReturn:
@@ -65,6 +65,9 @@ def _follow(root: str, run_dir: str, mode: str, token: int) -> bool:
 
 def _become_agent(root: str, run_dir: str, token: int) -> bool:
     """Forks the supervisor; returns True in it once its run is over, False in the parent."""
+    from launcher.agent import processes
+    from launcher.agent.supervisor import Supervisor
+
     os.chdir(run_dir)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Relative: a socket's path may be 107 bytes long at most. One that is there is nobody's.
@@ -99,6 +102,8 @@ def _leave_terminal() -> None:
 
 
 def _remove(path: str) -> None:
+    import shutil
+
     if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -137,6 +142,9 @@ def _bring_to_agent(run_dir: str, token: int) -> bool:
 
 
 def _say_gone(run_dir: str) -> None:
+    from launcher.agent.memory import RunMemory
+    from launcher.wire import events
+
     left = os.path.isdir(run_dir)
     words = RunMemory(run_dir).farewell() or ("it was killed" if left else "nothing of it is left")
     gone = events.NodeUnusable(events.GONE, words, "")

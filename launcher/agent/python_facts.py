@@ -8,10 +8,9 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from typing import Any, Dict
 
-from launcher.agent import runtime_store, workers
+from launcher.agent import runtime_store
 
 # A first import from a cold network disk takes its time.
 _IMPORT_LIMIT_S = 120.0
@@ -20,8 +19,8 @@ _IMPORT_LIMIT_S = 120.0
 _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 _PROBE = """
-import json, platform
-found = {"python": platform.python_version()}
+import json, sys
+found = {"python": "%d.%d.%d" % sys.version_info[:3]}
 try:
     import numpy, oneflow
     left = numpy.ones((2, 3), dtype="float32")
@@ -53,6 +52,11 @@ def python_facts(python: str) -> Dict[str, Any]:
 
 
 def _asked(python: str) -> Dict[str, Any]:
+    # Not needed where the runtime is flowlaunch's own, which is proven without being run.
+    import subprocess
+
+    from launcher.agent import workers
+
     path = shutil.which(os.path.expanduser(python))
     if path is None:
         return {"error": "%s is not an executable there" % python}
@@ -73,16 +77,16 @@ def _asked(python: str) -> Dict[str, Any]:
         return {"path": path, "error": "importing OneFlow took over %.0f s" % _IMPORT_LIMIT_S}
     except OSError as error:
         return {"path": path, "error": "%s does not start: %s" % (path, error.strerror)}
-    return dict(_answer(done), path=path)
+    return dict(_answer(done.returncode, done.stdout, done.stderr), path=path)
 
 
-def _answer(done: "subprocess.CompletedProcess[bytes]") -> Dict[str, Any]:
+def _answer(status: int, output: bytes, errors: bytes) -> Dict[str, Any]:
     try:
-        found: Dict[str, Any] = json.loads(done.stdout.decode("utf-8").splitlines()[-1])
+        found: Dict[str, Any] = json.loads(output.decode("utf-8").splitlines()[-1])
         return found
     except (ValueError, IndexError):
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return {"error": ": ".join(["it ended with status %d" % done.returncode, *said[-1:]])}
+        said = errors.decode("utf-8", "replace").strip().splitlines()
+        return {"error": ": ".join(["it ended with status %d" % status, *said[-1:]])}
 
 
 def _read(python: str) -> Dict[str, Any]:

@@ -39,7 +39,6 @@ from launcher.wire import codec, events, order
 TICK_S = 0.03
 # What workers left behind, and workers whose launcher is gone, get to end by themselves.
 LEFTOVER_GRACE_S = 5.0
-AGENT_SOCKET = "agent.sock"
 OF_A_PREPARATION = (events.NodePrepared,)
 
 

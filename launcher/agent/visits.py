@@ -9,10 +9,10 @@ Shipped to nodes: Python 3.7 and its standard library only.
 import array
 import contextlib
 import os
-import platform
 import queue
 import selectors
 import socket
+import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
@@ -126,7 +126,7 @@ class Visit:
                 version=events.VERSION,
                 pid=os.getpid(),
                 hostname=socket.gethostname(),
-                python=platform.python_version(),
+                python="%d.%d.%d" % sys.version_info[:3],
                 cores=os.cpu_count() or 1,
                 clock=time.time(),
             )
