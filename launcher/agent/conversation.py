@@ -80,7 +80,8 @@ class Conversation:
     def emit(self, event: events.Event) -> None:
         """Sends an event, to nobody where nobody listens."""
         if self._link is not None:
-            self._link.queue(events.encode(event))
+            for piece in events.frame_of(event):
+                self._link.queue(piece)
 
     def flush(self) -> None:
         """Writes what the far side takes at once."""

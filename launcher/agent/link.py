@@ -52,6 +52,8 @@ class Link:
 
     def queue(self, data: bytes) -> None:
         """Takes bytes to be written."""
+        if not data:
+            return
         self._queue.append(memoryview(data))
         self.pending_bytes += len(data)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from launcher.collect.fetching import Fetcher, Here, Holder, Key, NotHere, Result, key_of
 from launcher.collect.known import KnownFiles
 from launcher.core.published import PublishedFile
-from launcher.store.atomic import sync_directory
+from launcher.store.atomic import sync_directory, sync_file
 
 # What collecting leaves free on this machine's disk, for logs and for whoever else writes there.
 RESERVE_BYTES = 64 << 20
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass
@@ -28,6 +27,7 @@ class Arrival:
         directory: where they are put together.
         place: where a file is asked for on the node, in the words of `events.FetchFile`.
         missing: the paths that are not here yet, by content.
+        fetched: the files that came, which may not be on the disk yet.
         linked_bytes: so much was here before.
     """
 
@@ -37,6 +37,7 @@ class Arrival:
     directory: Path
     place: Callable[[PublishedFile], Holder]
     missing: dict[Key, list[str]] = field(default_factory=dict)
+    fetched: list[Path] = field(default_factory=list)
     linked_bytes: int = 0
 
     @property
@@ -124,12 +125,15 @@ class Arrivals:
             for path in arrival.missing.pop(result.key):
                 target = arrival.directory / path
                 if not _link(result.path, target):
-                    _copy_synced(result.path, target)
+                    shutil.copyfile(result.path, target)
+                arrival.fetched.append(target)
             return [] if arrival.missing else self._complete(arrival)
         except OSError as error:
             return [self.fail(arrival, _words(error))]
 
     def _complete(self, arrival: Arrival) -> list[Settled]:
+        for path in arrival.fetched:
+            sync_file(path)
         for directory, _, _ in os.walk(arrival.directory):
             sync_directory(Path(directory))
         self._open.remove(arrival)
@@ -174,10 +178,3 @@ def _link(source: Path, target: Path) -> bool:
         # Not every file system has links, and none has them without end.
         return False
     return True
-
-
-def _copy_synced(source: Path, target: Path) -> None:
-    with source.open("rb") as file, target.open("wb") as copy:
-        shutil.copyfileobj(file, copy, _BLOCK_BYTES)
-        copy.flush()
-        os.fsync(copy.fileno())

@@ -47,7 +47,7 @@ class NodeLink:
             ProtocolError: what comes is not the wire's vocabulary.
         """
         decoder = codec.Decoder()
-        data = self._received
+        data: bytes | memoryview = self._received
         self._received = b""
         try:
             while True:

@@ -26,7 +26,7 @@ class Connection(Protocol):
             NodeLost: the connection broke, or was closed here.
         """
 
-    def receive(self, max_bytes: int) -> bytes:
+    def receive(self, max_bytes: int) -> bytes | memoryview:
         """Returns the next bytes of its standard output, at least one; b"" at its end.
 
         Raises:

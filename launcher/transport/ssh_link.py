@@ -208,7 +208,7 @@ class SshConnection:
         if not self._link.client.is_active():
             raise self._lost()
 
-    def receive(self, max_bytes: int) -> bytes:
+    def receive(self, max_bytes: int) -> bytes | memoryview:
         """Returns the next bytes of its standard output, at least one; b"" at its end.
 
         Raises:
@@ -219,7 +219,7 @@ class SshConnection:
         if not self._pending:
             self._pending = memoryview(self._take())
         piece, self._pending = self._pending[:max_bytes], self._pending[max_bytes:]
-        return bytes(piece)
+        return piece
 
     def _take(self) -> bytes:
         try:

@@ -6,10 +6,11 @@ escaped or base64'd.
 """
 
 import json
-from typing import Any, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple, Union
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+_USUAL_HEADER_BYTES = 512
 
 _KIND = "t"
 _COUNT = "n"
@@ -33,13 +34,13 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-def encode(kind: str, fields: Dict[str, Any], payload: bytes = b"") -> bytes:
-    r"""Returns the bytes of one frame.
+def header_of(kind: str, fields: Dict[str, Any], payload: bytes = b"") -> bytes:
+    r"""Returns the header line of one frame, behind which the payload comes as it is.
 
-    >>> encode("ping", {"sent": 1.5})
+    >>> header_of("ping", {"sent": 1.5})
     b'{"t":"ping","sent":1.5}\n'
-    >>> encode("worker_output", {"rank": 0}, b"ab")
-    b'{"t":"worker_output","rank":0,"n":2}\nab'
+    >>> header_of("worker_output", {"rank": 0}, b"ab")
+    b'{"t":"worker_output","rank":0,"n":2}\n'
 
     Raises:
         WireError: the frame would be over the bounds that the other side accepts.
@@ -53,48 +54,75 @@ def encode(kind: str, fields: Dict[str, Any], payload: bytes = b"") -> bytes:
         raise WireError("header of %s is %d bytes long" % (kind, len(line)))
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise WireError("payload of %s is %d bytes long" % (kind, len(payload)))
-    return line + payload
+    return line
+
+
+def encode(kind: str, fields: Dict[str, Any], payload: bytes = b"") -> bytes:
+    r"""Returns the bytes of one frame.
+
+    >>> encode("worker_output", {"rank": 0}, b"ab")
+    b'{"t":"worker_output","rank":0,"n":2}\nab'
+
+    Raises:
+        WireError: as `header_of`.
+    """
+    return header_of(kind, fields, payload) + payload
 
 
 class Decoder:
-    """Cuts a byte stream into frames, however the bytes are torn on the way."""
+    """Cuts a byte stream into frames, however the bytes are torn on the way.
+
+    A frame that came in one piece is copied once; only one that is torn goes through a buffer.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()  # of the line or the payload that has not all come yet
         self._pending: Optional[Dict[str, Any]] = None
         self._missing = 0
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: Union[bytes, memoryview]) -> Iterator[Frame]:
         """Takes the next bytes and yields every frame that they complete.
 
         Raises:
             WireError: what came is no frame, or is over the bounds.
         """
-        self._buffer += data
+        rest = memoryview(data)
         while True:
-            if self._pending is None and not self._take_header():
+            if self._pending is None:
+                line, rest = self._take_line(rest)
+                if line is None:
+                    return
+                self._pending, self._missing = _parse_header(line)
+            if len(self._begun) + len(rest) < self._missing:
+                self._begun += rest
                 return
-            if len(self._buffer) < self._missing:
-                return
-            yield self._take_frame()
+            payload, rest = self._take_payload(rest)
+            fields, self._pending = self._pending, None
+            yield Frame(fields.pop(_KIND), fields, payload)
 
-    def _take_header(self) -> bool:
-        end = self._buffer.find(b"\n", 0, MAX_HEADER_BYTES)
+    def _take_line(self, rest: memoryview) -> "Tuple[Optional[bytes], memoryview]":
+        for size in (_USUAL_HEADER_BYTES, MAX_HEADER_BYTES):
+            head = bytes(rest[:size])
+            end = head.find(b"\n")
+            if end >= 0 or len(head) < size:
+                break
+        length = len(self._begun) + (end if end >= 0 else len(head))
+        if length >= MAX_HEADER_BYTES:
+            raise WireError("no header line in %d bytes" % length)
         if end < 0:
-            if len(self._buffer) >= MAX_HEADER_BYTES:
-                raise WireError("no header line in %d bytes" % len(self._buffer))
-            return False
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        self._pending, self._missing = _parse_header(line)
-        return True
+            self._begun += head
+            return None, rest[len(head) :]
+        line = bytes(self._begun) + head[:end]
+        self._begun.clear()
+        return line, rest[end + 1 :]
 
-    def _take_frame(self) -> Frame:
-        assert self._pending is not None
-        fields, self._pending = self._pending, None
-        payload = bytes(memoryview(self._buffer)[: self._missing])
-        del self._buffer[: self._missing]
-        return Frame(fields.pop(_KIND), fields, payload)
+    def _take_payload(self, rest: memoryview) -> "Tuple[bytes, memoryview]":
+        need = self._missing - len(self._begun)
+        payload = bytes(rest[:need])
+        if self._begun:
+            payload = bytes(self._begun) + payload
+            self._begun.clear()
+        return payload, rest[need:]
 
 
 def _parse_header(line: bytes) -> "tuple[Dict[str, Any], int]":

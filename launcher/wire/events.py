@@ -620,15 +620,20 @@ def kind_of(message: Message) -> str:
     return _NAMES[type(message)]
 
 
+def frame_of(message: Message) -> "tuple[bytes, bytes]":
+    """Returns the header line of a message's frame, and its payload: so it need not be copied."""
+    fields = dict(message._asdict())
+    payload = fields.pop("data", b"")
+    return codec.header_of(kind_of(message), fields, payload), payload
+
+
 def encode(message: Message) -> bytes:
     r"""Returns the frame of a message.
 
     >>> encode(WorkerOutput(rank=3, stream="stdout", offset=0, clock=1.5, data=b"hi\n"))
     b'{"t":"worker_output","rank":3,"stream":"stdout","offset":0,"clock":1.5,"n":3}\nhi\n'
     """
-    fields = dict(message._asdict())
-    payload = fields.pop("data", b"")
-    return codec.encode(kind_of(message), fields, payload)
+    return b"".join(frame_of(message))
 
 
 def decode(frame: codec.Frame) -> Message:
@@ -688,6 +693,7 @@ def unpack_json(data: bytes) -> Any:
 
 
 __all__: List[str] = [cls.__name__ for cls in _COMMANDS + _EVENTS] + [
-    "KINDS", "VERSION", "Command", "Event", "Message", "decode", "encode", "kind_of",
+    "KINDS", "VERSION", "Command", "Event", "Message", "decode", "encode", "frame_of",
+    "kind_of",
     "pack_json", "unpack_json",
 ]  # fmt: skip
