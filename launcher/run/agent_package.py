@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ TOP = Path(launcher.__file__).parent
 SHIPPED_ROOMS = ("agent", "legacy", "wire", "worker")
 # A zip's own times would give every build another hash.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_PACKING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,15 @@ class AgentPackage:
     digest: str
 
 
-@functools.cache
 def agent_package() -> AgentPackage:
     """Returns the package; the same files always give the same bytes."""
+    # The threads of all nodes ask at the same moment: one of them packs, the others wait for it.
+    with _PACKING:
+        return _package()
+
+
+@functools.cache
+def _package() -> AgentPackage:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, TOP / "__init__.py")
@@ -60,12 +68,16 @@ def boot_command(root: str, arguments: str, python: str | None = None) -> list[s
         arguments: what `launcher.agent.__main__.main` is given.
         python: the interpreter to use; None looks for one there.
     """
-    source = (TOP / "agent" / "boot.py").read_bytes()
-    # No single quote, line break or exclamation mark: whatever the login shell is, the words
-    # reach python as they are.
-    code = f'exec(__import__("zlib").decompress(bytes.fromhex("{zlib.compress(source, 9).hex()}")))'
     package = agent_package()
-    words = [code, package.digest, str(len(package.data)), root, arguments]
+    words = [_boot_code(), package.digest, str(len(package.data)), root, arguments]
     if python is not None:
         return [python, "-ISc", *words]
     return ["/bin/sh", "-c", _FIND_PYTHON, "flowlaunch", *words]
+
+
+@functools.cache
+def _boot_code() -> str:
+    source = (TOP / "agent" / "boot.py").read_bytes()
+    # No single quote, line break or exclamation mark: whatever the login shell is, the words
+    # reach python as they are.
+    return f'exec(__import__("zlib").decompress(bytes.fromhex("{zlib.compress(source, 9).hex()}")))'
