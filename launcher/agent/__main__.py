@@ -4,6 +4,7 @@ Either way the process that the login shell started stays until the conversation
 would shut the command's input when it ends. It only waits; the bytes do not pass through it.
 """
 
+import gc
 import json
 import os
 import socket
@@ -68,6 +69,7 @@ def _become_agent(root: str, run_dir: str, token: int) -> bool:
     from launcher.agent import processes
     from launcher.agent.supervisor import Supervisor
 
+    gc.enable()
     os.chdir(run_dir)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Relative: a socket's path may be 107 bytes long at most. One that is there is nobody's.
@@ -121,6 +123,7 @@ def _visit(root: str, wanted: Dict[str, Any], run_dir: str, token: int) -> bool:
     """Returns True where the agent has taken the visitor, False where they were served here."""
     from launcher.agent import visits
 
+    gc.enable()
     if wanted["mode"] == "visit" and visits.knock(run_dir, [0, 1, token]):
         return True
     link = Link(os.dup(0), os.dup(1), token)
