@@ -145,14 +145,13 @@ class _Taking:
         self.files.append(File(folder + "/" + name, read))
 
     def _put_meta(self, folder: str, tensor: Any) -> None:
-        from google.protobuf import text_format
         from oneflow.core.framework import variable_meta_info_pb2
 
         to_proto = self._flow._oneflow_internal.deprecated.GetProtoDtype4OfDtype
         meta = variable_meta_info_pb2.VariableMetaInfo()
         meta.shape.dim[:] = tensor.shape
         meta.data_type = to_proto(tensor.dtype)
-        text = text_format.MessageToString(meta).encode("ascii")
+        text = str(meta).encode("ascii")
         self._put(folder, "meta", lambda: text)
 
 

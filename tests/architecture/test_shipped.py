@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.run import agent_package as packing
 from launcher.run.agent_package import SHIPPED_ROOMS, agent_package
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,5 +170,5 @@ def test_every_room_is_shipped_whole() -> None:
 
 def test_the_package_is_the_same_however_often_it_is_made() -> None:
     first = agent_package()
-    agent_package.cache_clear()
+    packing._package.cache_clear()
     assert agent_package() == first
