@@ -20,7 +20,7 @@ check: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(PYTEST) -q tests/unit tests/architecture
+	$(PYTEST) -q -n 2 tests/unit tests/architecture
 
 soak: $(TEST_READY)
 	$(BIN)/flowlaunch provision --cluster cluster.yaml
