@@ -15,8 +15,8 @@ from launcher.agent.link import Link
 
 # Where launchers knock, in the run's directory.
 AGENT_SOCKET = "agent.sock"
-# What only an agent needs is imported where it becomes one: a visitor, of whom `check` sends one to
-# each node, is served in half the time.
+# What only an agent needs is imported where it becomes one: visitors (`status`, `stop`, `reap`,
+# `checkpoints pull`) do without.
 
 
 def main(root: str, arguments: str) -> NoReturn:

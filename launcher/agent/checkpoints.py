@@ -99,6 +99,7 @@ class CheckpointShelf:
         for known, _ in self.published():
             if known == name or known.startswith(name + ".part-"):
                 going = os.path.join(self._directory, ".going-" + known)
+                shutil.rmtree(going, ignore_errors=True)  # a drop that was killed, of a step anew
                 os.rename(os.path.join(self._directory, known), going)
                 shutil.rmtree(going, ignore_errors=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.collect.fetching import Fetcher, Here, Holder, Key, NotHere, Result, key_of
 from launcher.collect.known import KnownFiles
 from launcher.core.published import PublishedFile
-from launcher.store.atomic import sync_directory, sync_file
+from launcher.store.atomic import sync
 
 # What collecting leaves free on this machine's disk, for logs and for whoever else writes there.
 RESERVE_BYTES = 64 << 20
@@ -133,9 +133,9 @@ class Arrivals:
 
     def _complete(self, arrival: Arrival) -> list[Settled]:
         for path in arrival.fetched:
-            sync_file(path)
+            sync(path)
         for directory, _, _ in os.walk(arrival.directory):
-            sync_directory(Path(directory))
+            sync(Path(directory))
         self._open.remove(arrival)
         return [arrival]
 

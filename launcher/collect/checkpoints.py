@@ -24,7 +24,7 @@ from launcher.core.published import (
     parse_published,
 )
 from launcher.store import run_history
-from launcher.store.atomic import replace_json, sync_directory
+from launcher.store.atomic import replace_json, sync
 from launcher.store.pruning import remove, superfluous
 from launcher.wire import events
 
@@ -248,9 +248,9 @@ class CheckpointCollector:
         known, final = self._arriving[step], Path(self._paths.checkpoint(step))
         arrival = known.arrival
         replace_json(arrival.directory / MANIFEST, _manifest(known))
-        sync_directory(arrival.directory)
+        sync(arrival.directory)
         arrival.directory.rename(final)
-        sync_directory(final.parent)
+        sync(final.parent)
         del self._arriving[step]
         self._done.add(step)
         for file in arrival.files:

@@ -13,7 +13,7 @@ from launcher.collect.fetching import Holder
 from launcher.collect.known import KnownFiles
 from launcher.core.paths import RunPaths
 from launcher.core.published import BadManifest, PublishedFile, parse_files
-from launcher.store.atomic import sync_directory, write_whole
+from launcher.store.atomic import sync, write_whole
 from launcher.store.verifying import collected_before
 from launcher.wire import events
 
@@ -108,7 +108,7 @@ class PathGatherer:
         place = top / path
         place.parent.mkdir(parents=True, exist_ok=True)
         _exchange(arrival.directory / path, place)
-        sync_directory(place.parent)
+        sync(place.parent)
         shutil.rmtree(arrival.directory, ignore_errors=True)
         self._here[node, path] = arrival.files
         for file in arrival.files:

@@ -66,17 +66,8 @@ def drop_torn_line(path: Path) -> None:
         file.truncate(end)
 
 
-def sync_directory(path: Path) -> None:
-    """Makes sure that what was renamed into a directory is there after a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Makes sure that a file's bytes are there after a power cut."""
+def sync(path: Path) -> None:
+    """Makes sure that a file's bytes, or a directory's names, are there after a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

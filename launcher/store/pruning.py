@@ -11,7 +11,7 @@ from launcher.core.model import CheckpointPolicy
 from launcher.core.paths import RunPaths
 from launcher.core.retention import kept_steps
 from launcher.errors import StoreError
-from launcher.store.atomic import sync_directory
+from launcher.store.atomic import sync
 from launcher.store.checkpoints import read_checkpoint, steps_of
 from launcher.store.run_record import store_error
 
@@ -75,7 +75,7 @@ def remove(directory: Path) -> None:
     try:
         shutil.rmtree(going, ignore_errors=True)
         directory.rename(going)
-        sync_directory(directory.parent)
+        sync(directory.parent)
         shutil.rmtree(going)
     except OSError as error:
         raise store_error(error, directory) from None

@@ -694,6 +694,5 @@ def unpack_json(data: bytes) -> Any:
 
 __all__: List[str] = [cls.__name__ for cls in _COMMANDS + _EVENTS] + [
     "KINDS", "VERSION", "Command", "Event", "Message", "decode", "encode", "frame_of",
-    "kind_of",
-    "pack_json", "unpack_json",
+    "kind_of", "pack_json", "unpack_json",
 ]  # fmt: skip
