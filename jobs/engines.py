@@ -1,15 +1,18 @@
-"""One training step over all workers, by OneFlow's own means of data parallelism.
+"""One training step over all workers, by OneFlow's global tensors, eagerly or in an nn.Graph.
 
-`EagerEngine` is DistributedDataParallel, `GraphEngine` global tensors in an nn.Graph. Both take
-this worker's share of a global batch and follow the mean loss over the whole batch, also where
-the shares are not equal.
+Parameters are whole on every rank, a batch is split over the ranks, and OneFlow sums what that
+leaves in parts: each engine follows the mean loss over the whole batch, also where the shares are
+not equal. DistributedDataParallel does the same with more passes over memory: it zeroes its
+gradients, adds to them and scales them.
 """
 
 from __future__ import annotations
 
+import abc
+import copy
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import oneflow as flow
 from oneflow import nn
@@ -19,14 +22,20 @@ from jobs.command import JobError, UsageError
 if TYPE_CHECKING:
     State = dict[str, Any]
 
-# Parameters whose gradients are summed together. With one, the first sums (the dense layers') run
-# while the gradients of the convolutions are still computed; OneFlow's ten would be all of ours.
-_BUCKET_SIZE = 1
 
+class Engine(abc.ABC):
+    """A model whose parameters are global tensors, whole on every rank, and its optimizer."""
 
-class Engine(Protocol):
-    """Owns a model and its optimizer."""
+    def __init__(self, model: nn.Module) -> None:
+        """Makes the model's parameters global. Ranks must hold the same."""
+        device = "cuda" if next(model.parameters()).is_cuda else "cpu"
+        self._placement = flow.placement(device, list(range(flow.env.get_world_size())))
+        self._model = model.to_global(placement=self._placement, sbp=flow.sbp.broadcast)
+        # The same memory as local tensors: what training changes is seen there.
+        tensors = [*model.parameters(), *model.buffers()]
+        self._local = copy.deepcopy(model, {id(tensor): _local_view(tensor) for tensor in tensors})
 
+    @abc.abstractmethod
     def step(self, images: flow.Tensor, labels: flow.Tensor, scale: float) -> flow.Tensor:
         """Trains on this rank's share of a batch; returns what `mean_loss` takes.
 
@@ -37,116 +46,77 @@ class Engine(Protocol):
                 this does the same for both engines.
         """
 
+    @abc.abstractmethod
+    def state(self) -> State:
+        """Returns model and optimizer for a checkpoint, as local tensors."""
+
     def mean_loss(self, loss: flow.Tensor) -> float:
         """Returns the mean loss over the global batch. Every rank calls it."""
+        return float(loss.to_global(sbp=flow.sbp.broadcast).to_local().item())
 
     def local_model(self) -> nn.Module:
-        """Returns the model with local parameters, for evaluation on this rank's own images."""
+        """Returns the model with local parameters, for evaluation on this rank's own images.
+
+        Short graphs can crash on CPU, so it is an eager one for both engines.
+        """
+        return self._local
 
     def parameters(self) -> Iterator[flow.Tensor]:
         """Yields this rank's parameters, as local tensors."""
+        yield from self._local.parameters()
 
-    def state(self) -> State:
-        """Returns model and optimizer for a checkpoint."""
+    def _share(self, tensor: flow.Tensor) -> flow.Tensor:
+        """Returns the global tensor of which each rank holds its own part."""
+        return tensor.to_global(placement=self._placement, sbp=flow.sbp.split(0))
 
 
-class EagerEngine:
-    """DistributedDataParallel in eager mode."""
+class EagerEngine(Engine):
+    """Eager mode."""
 
     def __init__(
-        self, model: nn.Module, *, lr: float, momentum: float, batch_size: int, optimizer: Any
+        self, model: nn.Module, *, lr: float, momentum: float, optimizer: State | None
     ) -> None:
-        self._world_size = flow.env.get_world_size()
-        self._batch_size = batch_size
-        self._model = model
-        if self._world_size > 1:
-            # Buffers are not broadcast at each call: ranks may evaluate unequal numbers of batches.
-            self._model = nn.parallel.DistributedDataParallel(
-                model, broadcast_buffers=False, bucket_size=_BUCKET_SIZE
-            )
-        self._optimizer = flow.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+        super().__init__(model)
+        self._optimizer = flow.optim.SGD(self._model.parameters(), lr=lr, momentum=momentum)
         if optimizer is not None:
-            self._optimizer.load_state_dict(optimizer)
+            self._optimizer.load_state_dict(_everywhere(optimizer, self._placement))
 
     def step(self, images: flow.Tensor, labels: flow.Tensor, scale: float) -> flow.Tensor:
         """Trains on this rank's share of a batch."""
-        logits = self._model(images)
-        loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / self._batch_size
-        # DDP averages the gradients over the ranks; what is wanted is their sum.
-        (loss * (self._world_size * scale)).backward()
+        loss = _loss(self._model(self._share(images)), self._share(labels))
+        (loss * scale if scale < 1 else loss).backward()
         self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
-
-    def mean_loss(self, loss: flow.Tensor) -> float:
-        """Returns the sum of all ranks' parts of the mean."""
-        return float(total(loss.reshape(1)).item())
-
-    def local_model(self) -> nn.Module:
-        """Returns the model itself."""
-        return self._model
-
-    def parameters(self) -> Iterator[flow.Tensor]:
-        """Yields the model's parameters."""
-        yield from self._model.parameters()
 
     def state(self) -> State:
         """Returns model and optimizer."""
-        return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        optimizer = _here(self._optimizer.state_dict())
+        return {"model": self._local.state_dict(), "optimizer": optimizer}
 
 
-class GraphEngine:
-    """Global tensors in an nn.Graph: parameters everywhere, the batch split over the ranks."""
+class GraphEngine(Engine):
+    """An nn.Graph."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        lr: float,
-        momentum: float,
-        half: bool,
-        build_local: Any,
-        optimizer: Any,
-    ) -> None:
-        device = "cuda" if next(model.parameters()).is_cuda else "cpu"
-        ranks = list(range(flow.env.get_world_size()))
-        self._placement = flow.placement(device, ranks)
-        self._model = model.to_global(placement=self._placement, sbp=flow.sbp.broadcast)
+        self, model: nn.Module, *, lr: float, momentum: float, half: bool,
+        optimizer: State | None,
+    ) -> None:  # fmt: skip
+        super().__init__(model)
         self._graph = _TrainGraph(self._model, lr=lr, momentum=momentum, half=half)
-        self._build_local = build_local
         if optimizer is not None:
             self._graph.load_state_dict(_everywhere(optimizer, self._placement), strict=False)
 
     def step(self, images: flow.Tensor, labels: flow.Tensor, scale: float) -> flow.Tensor:
         """Trains on this rank's share of a batch."""
-        split = flow.sbp.split(0)
-        return self._graph(
-            images.to_global(placement=self._placement, sbp=split),
-            labels.to_global(placement=self._placement, sbp=split),
-            flow.tensor([scale]).to_global(placement=self._placement, sbp=flow.sbp.broadcast),
-        )
-
-    def mean_loss(self, loss: flow.Tensor) -> float:
-        """Returns the graph's loss, which is the mean already."""
-        return float(loss.to_global(sbp=flow.sbp.broadcast).to_local().item())
-
-    def local_model(self) -> nn.Module:
-        """Returns an eager model of the same weights: short graphs can crash on CPU."""
-        local = self._build_local()
-        local.load_state_dict(
-            {name: value.to_local() for name, value in self._model.state_dict().items()}
-        )
-        return local
-
-    def parameters(self) -> Iterator[flow.Tensor]:
-        """Yields this rank's copies of the global parameters."""
-        yield from (parameter.to_local() for parameter in self._model.parameters())
+        factor = flow.tensor([scale]).to_global(placement=self._placement, sbp=flow.sbp.broadcast)
+        return self._graph(self._share(images), self._share(labels), factor)
 
     def state(self) -> State:
         """Returns model and optimizer. The graph names the optimizer's tensors."""
         state = self._graph.state_dict()
-        extra = {key: value for key, value in state.items() if not isinstance(value, dict)}
-        return {"model": self._model.state_dict(), "graph": extra}
+        extra = {key: _here(value) for key, value in state.items() if not isinstance(value, dict)}
+        return {"model": self._local.state_dict(), "graph": extra}
 
 
 class _TrainGraph(nn.Graph):  # type: ignore[misc]
@@ -159,16 +129,37 @@ class _TrainGraph(nn.Graph):  # type: ignore[misc]
             self.set_grad_scaler(flow.amp.GradScaler())
 
     def build(self, images: flow.Tensor, labels: flow.Tensor, scale: flow.Tensor) -> flow.Tensor:
-        loss = nn.functional.cross_entropy(self.model(images), labels)
+        loss = _loss(self.model(images), labels)
         (loss * scale).sum().backward()
         return loss
 
 
-def _everywhere(state: State, placement: Any) -> State:
-    return {
-        name: value.to_global(placement=placement, sbp=flow.sbp.broadcast)
-        for name, value in state.items()
-    }
+def _loss(logits: flow.Tensor, labels: flow.Tensor) -> flow.Tensor:
+    """Returns the mean over the global batch; labels follow where the logits are."""
+    return nn.functional.cross_entropy(logits, labels.to_global(sbp=logits.sbp))
+
+
+def _local_view(tensor: flow.Tensor) -> flow.Tensor:
+    local = tensor.detach().to_local()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(local, requires_grad=False)
+    return local
+
+
+def _everywhere(state: Any, placement: Any) -> Any:
+    """Returns an optimizer's state with its tensors global, whole on every rank."""
+    if isinstance(state, dict):
+        return {key: _everywhere(value, placement) for key, value in state.items()}
+    if isinstance(state, flow.Tensor):
+        return state.to_global(placement=placement, sbp=flow.sbp.broadcast)
+    return state
+
+
+def _here(state: Any) -> Any:
+    """Returns an optimizer's state with its tensors local."""
+    if isinstance(state, dict):
+        return {key: _here(value) for key, value in state.items()}
+    return state.to_local() if isinstance(state, flow.Tensor) else state
 
 
 def find_device(local_rank: int) -> str:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import oneflow as flow
 from oneflow import nn
 
+from jobs.gathering import GatheringFlatten
+
 Values = npt.NDArray[np.float32]
 
 ALEXNET_CLASSES = 1001
@@ -40,7 +42,7 @@ def lenet(*, dropout: float, seed: int) -> nn.Module:
     model = nn.Sequential(
         BiasedConv(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2, 2),
         BiasedConv(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2, 2),
-        nn.Flatten(), nn.Linear(64 * 7 * 7, 512), nn.ReLU(), _dropout(dropout),
+        GatheringFlatten(), nn.Linear(64 * 7 * 7, 512), nn.ReLU(), _dropout(dropout),
         nn.Linear(512, 10),
     )  # fmt: skip
     draw = np.random.default_rng(seed)
@@ -80,7 +82,7 @@ def alexnet(*, dropout: float, seed: int, init: str) -> nn.Module:
         nn.Conv2d(192, 384, 3, padding=1, bias=False), nn.ReLU(),
         nn.Conv2d(384, 384, 3, padding=1, bias=False), nn.ReLU(),
         nn.Conv2d(384, 256, 3, padding=1, bias=False), nn.ReLU(), nn.AvgPool2d(3, 2),
-        nn.Flatten(),
+        GatheringFlatten(),
         *_dense(256 * 6 * 6, dropout), *_dense(4096, dropout),
         nn.Linear(4096, ALEXNET_CLASSES, bias=False),
     )  # fmt: skip

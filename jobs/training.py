@@ -21,12 +21,18 @@ from oneflow import nn
 
 from jobs import engines, weights
 from jobs.command import JobError
+from jobs.gathering import gather_dense_layers
 from jobs.order import Order
 from jobs.scoring import Score, Source, evaluate
 from launcher.worker import Context
 
 if TYPE_CHECKING:
     from jobs.scoring import Batch
+
+_DIFFERENT_ROUNDING = (
+    "the workers' processors round differently: the gradients of all layers are summed over them, "
+    "which takes longer"
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,10 @@ class Trainer:
             weights.load(model, loaded)
         if resumed is not None:
             self.done = self._resume_step(resumed)
-        self._engine = self._make_engine(model.to(self.device), build, resumed)
+        model = model.to(self.device)
+        if gather_dense_layers(model, settings.batch_size) and w.rank == 0:
+            print(_DIFFERENT_ROUNDING, flush=True)
+        self._engine = self._make_engine(model, resumed)
         self._images_since, self._clock = 0, time.perf_counter()
         self.check_weights()
 
@@ -112,9 +121,7 @@ class Trainer:
             )
         return int(state["step"])
 
-    def _make_engine(
-        self, model: nn.Module, build: Callable[[], nn.Module], resumed: Any
-    ) -> engines.Engine:
+    def _make_engine(self, model: nn.Module, resumed: Any) -> engines.Engine:
         settings = self._settings
         key = "graph" if settings.mode == "graph" else "optimizer"
         optimizer = None if resumed is None else resumed.get(key)
@@ -124,12 +131,10 @@ class Trainer:
             return engines.GraphEngine(
                 model, lr=settings.lr, momentum=settings.momentum,
                 half=settings.dtype == "float16", optimizer=optimizer,
-                build_local=lambda: build().to(self.device),
             )  # fmt: skip
         return engines.EagerEngine(
-            model, lr=settings.lr, momentum=settings.momentum,
-            batch_size=settings.batch_size, optimizer=optimizer,
-        )  # fmt: skip
+            model, lr=settings.lr, momentum=settings.momentum, optimizer=optimizer
+        )
 
     def steps(self, total: int) -> Iterator[Step]:
         """Trains up to the total-th step and yields after each."""

@@ -14,12 +14,23 @@ from jobs.command import JobError
 from jobs.engines import total
 
 
-def digest(parameters: Iterable[flow.Tensor]) -> bytes:
-    """Returns 32 bytes that stand for the values of all parameters, in order."""
+def digest(tensors: Iterable[flow.Tensor]) -> bytes:
+    """Returns 32 bytes that stand for the values of all tensors, in order."""
     together = hashlib.sha256()
-    for parameter in parameters:
-        together.update(np.ascontiguousarray(parameter.detach().numpy()).data)
+    for tensor in tensors:
+        together.update(np.ascontiguousarray(tensor.detach().numpy()).data)
     return together.digest()
+
+
+def differing(tensors: Iterable[flow.Tensor]) -> list[int]:
+    """Returns the ranks whose tensors differ from rank 0's in any bit. Every rank calls it."""
+    rank, world_size = flow.env.get_rank(), flow.env.get_world_size()
+    if world_size == 1:
+        return []
+    rows = np.zeros((world_size, 32), np.float32)
+    rows[rank] = np.frombuffer(digest(tensors), np.uint8)
+    rows = total(flow.tensor(rows)).numpy()
+    return [other for other in range(world_size) if (rows[other] != rows[0]).any()]
 
 
 def check_same(parameters: Iterable[flow.Tensor], step: int) -> None:
@@ -30,13 +41,7 @@ def check_same(parameters: Iterable[flow.Tensor], step: int) -> None:
     Raises:
         JobError: on every rank, where some rank differs from rank 0.
     """
-    rank, world_size = flow.env.get_rank(), flow.env.get_world_size()
-    if world_size == 1:
-        return
-    rows = np.zeros((world_size, 32), np.float32)
-    rows[rank] = np.frombuffer(digest(parameters), np.uint8)
-    rows = total(flow.tensor(rows)).numpy()
-    others = [other for other in range(world_size) if (rows[other] != rows[0]).any()]
+    others = differing(parameters)
     if others:
         names = ", ".join(map(str, others))
         raise JobError(f"at step {step} these ranks hold other weights than rank 0: {names}")
