@@ -2,9 +2,10 @@
 
     python benchmarks/legacy.py --python RUNTIME/bin/python
 
-All variants train in one process on the same random images, with the settings that the worker's
-bootstrap gives. They take turns step by step, so that whatever else the machine does meets all
-alike, and the medians are compared. Every step's loss is read, as the tutorial's script does.
+Each variant trains in a process of its own, as a user's script does, on the same random images and
+with the settings that the worker's bootstrap gives. They take turns, so that whatever else the
+machine does meets all alike, and medians are compared. Every step's loss is read, as the
+tutorial's script does.
 """
 
 from __future__ import annotations
@@ -128,41 +129,54 @@ def eager_step() -> Step:
 VARIANTS = {"legacy": legacy_step, "graph": graph_step, "eager": eager_step}
 
 
-def measure(steps: int) -> None:
-    """Prints each variant's median speed, and what the old API's is of the others'."""
+def measure(name: str, steps: int) -> None:
+    """Prints one variant's median seconds a step."""
     draw = np.random.default_rng(0)
     images = draw.random((BATCH, 1, 28, 28), dtype=np.float32) - 0.5
     labels = draw.integers(0, 10, BATCH).astype(np.int32)
-    variants = {name: make() for name, make in VARIANTS.items()}
+    step = VARIANTS[name]()
     import oneflow as flow
 
-    taken: dict[str, list[float]] = {name: [] for name in variants}
+    taken = []
     for number in range(WARM_UP + steps):
-        for name, step in variants.items():
-            begin = time.perf_counter()
-            step(images, labels)
-            # A loss is there before the update is: what is left would be the next one's time.
-            flow._oneflow_internal.eager.Sync()
-            if number >= WARM_UP:
-                taken[name].append(time.perf_counter() - begin)
-    speeds = {name: BATCH / statistics.median(seconds) for name, seconds in taken.items()}
-    for name, speed in speeds.items():
-        print(f"{name:>7} {speed:7.1f} images/s, legacy is {speeds['legacy'] / speed:.3f} of it")
+        begin = time.perf_counter()
+        step(images, labels)
+        # A loss is there before the update is: what is left would be the next one's time.
+        flow._oneflow_internal.eager.Sync()
+        if number >= WARM_UP:
+            taken.append(time.perf_counter() - begin)
+    print(statistics.median(taken))
+
+
+def speed_of(name: str, python: str, steps: int) -> float:
+    """Returns one variant's images/s in a process of its own."""
+    command = [python, __file__, "--measure", name, "--steps", str(steps)]
+    env = {**os.environ, **SETTINGS, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    return BATCH / float(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     """Measures in the runtime, with its settings."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--python", default=sys.executable, help="the OneFlow runtime's")
-    parser.add_argument("--steps", type=int, default=60, help="of 100 images each (%(default)s)")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=40, help="of 100 images each (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--measure", choices=tuple(VARIANTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.steps)
+        measure(options.measure, options.steps)
         return
-    command = [options.python, __file__, "--measure", "--steps", str(options.steps)]
-    env = {**os.environ, **SETTINGS, "PYTHONPATH": str(ROOT)}
-    sys.exit(subprocess.run(command, env=env).returncode)
+    speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(options.rounds):
+        for name, found in speeds.items():
+            found.append(speed_of(name, options.python, options.steps))
+    legacy = statistics.median(speeds["legacy"])
+    for name, found in speeds.items():
+        speed = statistics.median(found)
+        print(f"{name:>7} {speed:7.1f} images/s, legacy is {legacy / speed:.3f} of it")
 
 
 if __name__ == "__main__":
