@@ -13,6 +13,7 @@ import paramiko
 from paramiko.auth_handler import AuthHandler
 
 from launcher.errors import NodeLost
+from launcher.transport.ssh_buffer import PieceBuffer
 from launcher.transport.ssh_errors import Stage, lost, translate
 from launcher.transport.ssh_socket import Proxy
 from launcher.transport.ssh_target import Target
@@ -223,8 +224,7 @@ class SshConnection:
 
     def _take(self) -> bytes:
         try:
-            # All that is there at once: paramiko moves the rest of its buffer down at each read,
-            # so that reading 100 MiB in small pieces would move terabytes.
+            # All that is there at once: what is left in the buffer is copied at each read.
             data = self._channel.recv(WINDOW_BYTES)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._lost(error) from None
@@ -292,6 +292,8 @@ def run_command(
         channel = link.client.open_session(
             window_size=window, max_packet_size=PACKET_BYTES, timeout=timeout_s
         )
+        # Nothing can have come before the command.
+        channel.in_buffer = PieceBuffer()  # type: ignore[assignment]
         # Names of files that are no UTF-8 pass as the bytes that they are.
         channel.exec_command(shlex.join(argv).encode("utf-8", "surrogateescape"))
     except Exception as error:
